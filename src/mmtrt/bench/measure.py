@@ -1,0 +1,137 @@
+"""Measure runners in turn in one process, so that what the machine does meets all of them alike."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmtrt.results import BenchResult, BenchRow
+from mmtrt.runtimes import Runner
+from mmtrt.tensors import Feeds
+
+__all__ = ["Contender", "machine", "measure", "percentile"]
+
+WARM_UP_S = 0.2
+LEAST = 10
+_RESAMPLES = 1000
+_SEED = 2004_09602
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A file to be measured and what runs it; `gpu_ms` times one run by CUDA events, where there are any."""
+
+    file: str
+    runner: Runner
+    gpu_ms: Callable[[Feeds], float] | None = None
+
+
+def measure(contenders: Sequence[Contender], feeds: Feeds, *, duration_s: float = 3.0) -> BenchResult:
+    """Time one inference of each contender in turn, for `duration_s` each and at least ten times.
+
+    Percentiles are order statistics (nearest rank). The ratio is of medians against the first contender, its
+    95% interval from resampled rounds.
+    """
+    times: list[list[float]] = [[] for _ in contenders]
+    with contextlib.ExitStack() as stack:
+        for contender in contenders:
+            stack.enter_context(contender.runner)
+        for contender in contenders:
+            _warm_up(contender, feeds)
+        while min(map(len, times)) < LEAST or min(map(sum, times)) < duration_s * 1e3:
+            for contender, row in zip(contenders, times, strict=True):
+                row.append(_once(contender, feeds))
+        runs = [contender.runner.runs for contender in contenders]
+    shapes = {name: array.shape for name, array in feeds.items()}
+    rows = tuple(_row(c, r, t, shapes) for c, r, t in zip(contenders, runs, times, strict=True))
+    return BenchResult(results=rows, machine=machine(), ratio=_ratios(contenders, times))
+
+
+def _warm_up(contender: Contender, feeds: Feeds) -> None:
+    until = time.perf_counter() + WARM_UP_S
+    _once(contender, feeds)
+    while time.perf_counter() < until:
+        _once(contender, feeds)
+
+
+def _once(contender: Contender, feeds: Feeds) -> float:
+    if contender.gpu_ms is not None:
+        return contender.gpu_ms(feeds)
+    start = time.perf_counter_ns()
+    contender.runner.infer(feeds)
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+def percentile(times: Sequence[float], percent: float) -> float:
+    """Return the smallest time that at least `percent` of all times do not exceed (nearest rank)."""
+    ordered = sorted(times)
+    return ordered[max(0, -(-len(ordered) * int(percent) // 100) - 1)]
+
+
+def _row(contender: Contender, runs: str, times: Sequence[float], shapes: Mapping[str, tuple[int, ...]]) -> BenchRow:
+    return BenchRow(
+        file=contender.file,
+        runs=runs,
+        clock="host" if contender.gpu_ms is None else "cuda_event",
+        p50_ms=percentile(times, 50),
+        p90_ms=percentile(times, 90),
+        p99_ms=percentile(times, 99),
+        mean_ms=float(np.mean(times)),
+        n=len(times),
+        cuda_graph=False,
+        transfers=True,
+        shapes=shapes,
+    )
+
+
+def _ratios(contenders: Sequence[Contender], times: Sequence[Sequence[float]]) -> dict[str, Any] | None:
+    """Median time against the first contender's, with a paired bootstrap over rounds (Efron 1979)."""
+    if len(contenders) < 2:
+        return None
+    rounds = min(map(len, times))
+    table = np.array([row[:rounds] for row in times])
+    picks = np.random.default_rng(_SEED).integers(0, rounds, size=(_RESAMPLES, rounds))
+    medians = np.median(table[:, picks], axis=2)
+    ratios: dict[str, Any] = {}
+    for index, contender in enumerate(contenders[1:], start=1):
+        low, high = np.percentile(medians[index] / medians[0], [2.5, 97.5])
+        ratios[contender.file] = {
+            "against": contenders[0].file,
+            "p50": float(np.median(table[index]) / np.median(table[0])),
+            "ci95": [float(low), float(high)],
+        }
+    return ratios
+
+
+def machine() -> dict[str, Any]:
+    """Return what a reader must know of the machine: processor, cores that may be used, memory, system."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": _cpu_name(),
+        "cores": cores,
+        "memory_gib": _memory_gib(),
+        "system": platform.system(),
+        "arch": platform.machine(),
+    }
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _memory_gib() -> float | None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30), 1)
+    return None

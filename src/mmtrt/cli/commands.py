@@ -1,0 +1,197 @@
+"""The commands. Each parses, calls and prints; heavy modules are imported where a command needs them."""
+
+# ruff: noqa: FBT002 -- Typer makes flags of boolean parameters
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from mmtrt.cli.show import Show
+from mmtrt.errors import EXIT_BUDGET, UsageError
+
+__all__ = ["register"]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
+NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Pass the cache by.")]
+OutOption = Annotated[Optional[Path], typer.Option("-o", "--output", metavar="DIR", help="Folder for what is made.")]  # noqa: UP045 -- Typer on 3.10
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An ONNX file.")]
+CalibOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--calib", metavar="SET", help="A path, a set's name, package.module:function, or random."),
+]
+TextOption = Optional[str]  # noqa: UP045
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app, in the order in which help shows them."""
+    for command in (export, build, check, bench, run, inspect, doctor):
+        app.command()(command)
+
+
+def export(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="zoo:NAME or package.module:factory.")],
+    output: OutOption = None,
+    opset: Annotated[int, typer.Option(min=17, max=22, help="ONNX opset.")] = 18,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    no_cache: NoCacheOption = False,
+) -> None:
+    """Export a PyTorch module to ONNX, verified against PyTorch at three shapes."""
+    show = Show(json=json, quiet=quiet)
+    from mmtrt.export.exporter import ExportOptions
+    from mmtrt.export.sources import load_source
+    from mmtrt.pipeline.exporting import export_stage, export_view, publish_export
+
+    loaded = load_source(source)
+    made = export_stage(show.context(no_cache=no_cache), loaded, ExportOptions(opset=opset))
+    result = publish_export(made, output or Path(), loaded.name)
+    from mmtrt.report.terminal import facts_view
+
+    show.result(result.to_json(), facts_view(export_view(result)))
+
+
+def build(
+    model: ModelArgument,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Build in FP32.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Convert to FP16 first.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Calibrate and convert to INT8 (and FP16) first.")] = False,
+    calib: CalibOption = None,
+    samples: Annotated[Optional[int], typer.Option("--samples", min=1, help="How many samples of the set.")] = None,  # noqa: UP045
+    method: Annotated[str, typer.Option(help="INT8 thresholds: max, mse or percentile.")] = "mse",
+    keep: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Node or module to keep out of INT8.")] = None,
+    flavor: Annotated[str, typer.Option(metavar="auto|tensorrt|tensorrt-rtx", help="Which TensorRT builds.")] = "auto",
+    target: Annotated[TextOption, typer.Option(metavar="T", help="A name in engines/targets, or a path.")] = None,
+    min_shapes: Annotated[str, typer.Option(metavar="SHAPES", help="ids:1x4,image:1x3x64x64")] = "",
+    opt_shapes: Annotated[str, typer.Option(metavar="SHAPES", help="The usual shapes.")] = "",
+    max_shapes: Annotated[str, typer.Option(metavar="SHAPES", help="The largest shapes.")] = "",
+    output: OutOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    no_cache: NoCacheOption = False,
+) -> None:
+    """Build a TensorRT engine from an ONNX file, in FP32, FP16 or INT8."""
+    show = Show(json=json, quiet=quiet)
+    from mmtrt.pipeline.building import BuildRequest, build_stage
+    from mmtrt.pipeline.targets import build_options
+    from mmtrt.report.terminal import build_view
+    from mmtrt.tensors import parse_shapes
+
+    request = BuildRequest(
+        model=model,
+        folder=output or model.parent,
+        precision=_one_of({"fp32": fp32, "fp16": fp16, "int8": int8}),
+        samples=calib,
+        count=samples,
+        method=method,
+        keep=tuple(keep or ()),
+        shapes=tuple(parse_shapes(text) for text in (min_shapes, opt_shapes, max_shapes)),
+        options=build_options(flavor, target),
+    )
+    result = build_stage(show.context(no_cache=no_cache), request)
+    show.result(result.to_json(), build_view(result))
+
+
+def _one_of(flags: dict[str, bool]) -> str | None:
+    chosen = [name for name, given in flags.items() if given]
+    if len(chosen) > 1:
+        raise UsageError(f"--{' and --'.join(chosen)} exclude each other", fix="Build each with a call of its own.")
+    return chosen[0] if chosen else None
+
+
+def check(
+    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="An ONNX, an engine, or a source.")],
+    against: Annotated[str, typer.Option(metavar="REFERENCE", help="An ONNX, an engine, or a source.")],
+    samples: Annotated[TextOption, typer.Option(metavar="SET", help="Else the set that lies beside.")] = None,
+    count: Annotated[Optional[int], typer.Option(min=1, help="How many samples of the set.")] = None,  # noqa: UP045
+    budget: Annotated[list[str] | None, typer.Option(metavar="[OUTPUT:]METRIC=VALUE", help="May be repeated.")] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    no_cache: NoCacheOption = False,
+) -> None:
+    """Parity of a candidate with a reference; the verdict is the exit code."""
+    show = Show(json=json, quiet=quiet)
+    from mmtrt.parity.budget import parse_budget
+    from mmtrt.pipeline.checking import check_stage, default_samples
+    from mmtrt.pipeline.sides import open_subject
+    from mmtrt.report.terminal import check_view
+    from mmtrt.samples import open_set
+
+    given = parse_budget(budget or [])
+    subject, reference = open_subject(candidate), open_subject(against)
+    opened = open_set(samples or default_samples(candidate, against), count=count)
+    budgets = {subject.precision: given} if given else None
+    result = check_stage(show.context(no_cache=no_cache), reference, [subject], opened, budgets=budgets)[0]
+    show.result(result.to_json(), check_view(result))
+    if result.verdict != "pass":
+        raise typer.Exit(EXIT_BUDGET)
+
+
+def bench(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="ONNX files, engines or sources.")],
+    duration: Annotated[float, typer.Option(min=0.01, metavar="S", help="Seconds of measuring for each file.")] = 3.0,
+    shapes: Annotated[str, typer.Option(metavar="SHAPES", help="ids:1x8,image:1x3x64x64; else the usual ones.")] = "",
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Latency, with percentiles; several files are measured in turn and compared with the first."""
+    show = Show(json=json, quiet=quiet)
+    from mmtrt.pipeline.benching import bench_files
+    from mmtrt.report.terminal import bench_table
+    from mmtrt.tensors import parse_shapes
+
+    result = bench_files(show.context(), files, parse_shapes(shapes), duration_s=duration)
+    show.result(result.to_json(), bench_table(result))
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="One deployment: see engines/recipes.")],
+    output: OutOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    no_cache: NoCacheOption = False,
+) -> None:
+    """Export, convert, build, check and measure what a recipe says; unchanged stages are not run again."""
+    show = Show(json=json, quiet=quiet)
+    from mmtrt.recipe import load_recipe
+
+    loaded = load_recipe(recipe)
+    from mmtrt.pipeline.run import run_recipe
+    from mmtrt.report.terminal import run_view
+
+    folder = output or Path("engines/out") / loaded.name
+    result = run_recipe(show.context(no_cache=no_cache), loaded, folder)
+    show.result(result.to_json(), run_view(result.builds, result.checks, result.bench, result.engine_bench))
+    show.note(
+        f"files and report.json are in {folder}" + (": nothing had changed, nothing was done" if result.cached else "")
+    )
+    if not result.within_budget:
+        raise typer.Exit(EXIT_BUDGET)
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX, an engine, or a set of samples.")],
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Show what is in an ONNX file, an engine or a set of samples."""
+    show = Show(json=json, quiet=quiet)
+    from mmtrt.pipeline.inspecting import inspect_file, inspect_view
+    from mmtrt.report.terminal import facts_view
+
+    found = inspect_file(file)
+    show.result(found, facts_view(inspect_view(found)))
+
+
+def doctor(json: JsonOption = False, quiet: QuietOption = False) -> None:
+    """Say what this machine can build and run, and what to install."""
+    show = Show(json=json, quiet=quiet)
+    from mmtrt.engine.doctor import diagnose
+    from mmtrt.report.terminal import findings_table
+
+    found = diagnose()
+    rows = [(f.state, f.name, f.detail, f.fix) for f in found]
+    show.result({"schema": "mmtrt.doctor/1", "findings": [f.to_json() for f in found]}, findings_table(rows))

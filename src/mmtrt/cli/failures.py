@@ -1,0 +1,73 @@
+"""An error on its way out: words for people on stderr, a document on stdout where `--json` asked for one."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import typer
+
+import mmtrt
+from mmtrt.errors import EXIT_INTERRUPTED, MachineError, MmtrtError
+
+__all__ = ["explain_failure", "interrupted"]
+
+_BUG = 70
+# Typer carries a Click of its own, older ones import the package: whichever it is, this is its error.
+_ClickError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def interrupted() -> int:
+    """Say that Ctrl-C was heard, and that nothing is half-written."""
+    _say("interrupted", "Finished stages are kept: run it again and it goes on from there.", EXIT_INTERRUPTED)
+    return EXIT_INTERRUPTED
+
+
+def explain_failure(error: BaseException) -> int:
+    """Print an error and return its exit code; the traceback of a bug goes to a file that the message names."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        # The reader went away, `| head` say; nothing more can be told to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, _ClickError):
+        context = getattr(error, "ctx", None)
+        hint = f"Try '{context.command_path} --help'." if context is not None else None
+        _say(error.format_message(), hint, error.exit_code)  # type: ignore[attr-defined]
+        return int(error.exit_code)  # type: ignore[attr-defined]
+    if isinstance(error, MemoryError):
+        error = MachineError("there is not enough memory", fix="Use a smaller batch or fewer samples.")
+    if isinstance(error, OSError) and error.errno is not None:
+        error = MachineError(f"{error.strerror}: {error.filename or 'a file'}", fix="Check the disk and the rights.")
+    if isinstance(error, MmtrtError) and error.exit_code != _BUG:
+        _say(error.message, error.fix, error.exit_code)
+        return error.exit_code
+    path = _save(error)
+    _say(f"a bug of ours: {type(error).__name__}: {error}", f"The traceback is in {path}: please report it.", _BUG)
+    return _BUG
+
+
+def _say(message: str, fix: str | None, code: int) -> None:
+    print(f"mmtrt: {message}", file=sys.stderr)  # noqa: T201 -- this is what prints
+    if fix:
+        print(f"  {fix}", file=sys.stderr)  # noqa: T201
+    if "--json" in sys.argv:
+        document = {"schema": "mmtrt.error/1", "error": message, "fix": fix, "exit_code": code}
+        print(json.dumps(document, ensure_ascii=False))  # noqa: T201
+
+
+def _save(error: BaseException) -> Path:
+    handle, name = tempfile.mkstemp(prefix="mmtrt-bug-", suffix=".txt")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(f"mmtrt {mmtrt.__version__}, Python {sys.version}, {platform.platform()}\n")
+        stream.write(f"{' '.join(sys.argv)}\n\n")
+        stream.writelines(traceback.format_exception(error))
+    return Path(name)

@@ -1,0 +1,49 @@
+"""`mmtrt`: the commands, and what an error becomes on the way out."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from mmtrt.cli import commands
+from mmtrt.cli.failures import explain_failure, interrupted
+
+app = typer.Typer(
+    name="mmtrt",
+    help="Takes trained PyTorch models that fuse several modalities to NVIDIA TensorRT, and proves every step.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done and within budget, 1 out of budget, 2 command line or recipe, 3 bad input, "
+    "4 this machine can't, 5 the builder refused, 130 Ctrl-C, 70 a bug of ours.",
+)
+commands.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def _mmtrt(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),  # noqa: FBT001, FBT003
+) -> None:
+    if version:
+        import mmtrt
+
+        print(mmtrt.__version__)  # noqa: T201 -- what was asked for
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())  # noqa: T201
+        raise typer.Exit
+
+
+def main() -> NoReturn:
+    """Run the command line, and leave with the exit code that design and README promise."""
+    try:
+        code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = interrupted()
+    except BaseException as error:  # noqa: BLE001 -- the last line before the shell
+        code = explain_failure(error)
+    sys.exit(code if isinstance(code, int) else 0)

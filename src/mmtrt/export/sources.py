@@ -1,0 +1,223 @@
+"""Where a module comes from: `zoo:NAME` or `package.module:factory`, and what it tells about its inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmtrt.artifacts import code_digest
+from mmtrt.errors import InputError, ModelError, UsageError
+from mmtrt.samples import Sample, import_object
+from mmtrt.tensors import Array, TensorSpec
+
+__all__ = ["Source", "load_source"]
+
+_EXTRA_KEYS = {"modalities", "outputs", "ranges", "samples"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A trained module in eval mode, example inputs by name, and the names of its dynamic axes.
+
+    `ranges` are those that the source tells; `samples` yields samples without the batch axis, where it can.
+    """
+
+    reference: str
+    name: str
+    module: torch.nn.Module = field(repr=False)
+    examples: Mapping[str, Array] = field(repr=False)
+    axes: Mapping[str, Mapping[int, str]]
+    modalities: Mapping[str, tuple[str, ...]]
+    outputs: tuple[str, ...] | None = None
+    ranges: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    samples: Callable[[], Iterable[Sample]] | None = field(default=None, repr=False)
+    digest: str = ""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs, in the order of `forward`, dynamic axes by name."""
+        return tuple(
+            TensorSpec(
+                name=name,
+                dtype=str(array.dtype),
+                shape=tuple(self.axes.get(name, {}).get(axis, size) for axis, size in enumerate(array.shape)),
+            )
+            for name, array in self.examples.items()
+        )
+
+
+def load_source(reference: str) -> Source:
+    """Load a source; InputError or UsageError that names what is wrong with it and how to mend it."""
+    factory = import_object(_resolve(reference))
+    if not callable(factory):
+        raise InputError(f"{reference} is no callable", fix="Name a function that returns (module, inputs).")
+    try:
+        made = factory()
+    except InputError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{reference} failed: {type(error).__name__}: {error}") from error
+    module, examples, axes, extra = _parts(reference, made)
+    samples = extra.get("samples")
+    source = Source(
+        reference=reference,
+        name=_name(reference),
+        module=module,
+        examples=_in_forward_order(reference, module, examples),
+        axes=axes,
+        modalities=_modalities(reference, extra, examples),
+        outputs=tuple(extra["outputs"]) if "outputs" in extra else None,
+        ranges={name: _span(reference, name, span) for name, span in extra.get("ranges", {}).items()},
+        samples=samples if samples is not None else None,
+        digest=_digest(module, factory),
+    )
+    _check_axes(source)
+    return source
+
+
+def _resolve(reference: str) -> str:
+    kind, _, rest = reference.partition(":")
+    if kind == "zoo":
+        registry: Mapping[str, str] = import_object("mmtrt.zoo:REGISTRY")
+        if rest not in registry:
+            near = get_close_matches(rest, registry, n=1)
+            hint = f"Did you mean zoo:{near[0]}? " if near else ""
+            raise UsageError(f"the zoo has no model {rest!r}", fix=f"{hint}It has {', '.join(sorted(registry))}.")
+        return registry[rest]
+    if not rest or not all(part.isidentifier() for part in f"{kind}.{rest}".split(".")):
+        raise UsageError(
+            f"{reference!r} names no model source",
+            fix="Give zoo:NAME, or package.module:factory (importable from the current directory).",
+        )
+    return reference
+
+
+def _name(reference: str) -> str:
+    kind, _, rest = reference.partition(":")
+    if kind == "zoo":
+        return rest
+    module = kind.rsplit(".", 1)[-1]
+    return module if rest in {"factory", "make", "build", "model", "load"} else f"{module}-{rest}"
+
+
+def _parts(
+    reference: str, made: Any
+) -> tuple[torch.nn.Module, dict[str, Array], dict[str, dict[int, str]], dict[str, Any]]:
+    fix = "It returns (module, inputs), (module, inputs, dynamic_axes) or (module, inputs, dynamic_axes, extra)."
+    if not isinstance(made, tuple) or not 2 <= len(made) <= 4:
+        raise ModelError(f"{reference} returned {type(made).__name__}", fix=fix)
+    module, inputs, *rest = made
+    if not isinstance(module, torch.nn.Module) or not isinstance(inputs, Mapping) or not inputs:
+        raise ModelError(f"{reference} returned ({type(module).__name__}, {type(inputs).__name__})", fix=fix)
+    if module.training:
+        raise ModelError(f"{reference}: the module is in training mode", fix="Call .eval() in the factory.")
+    examples = {name: _array(reference, name, value) for name, value in inputs.items()}
+    axes: dict[str, dict[int, str]] = (
+        {name: dict(named) for name, named in rest[0].items()}
+        if rest and rest[0] is not None
+        else {name: {0: "batch"} for name, array in examples.items() if array.ndim}
+    )
+    extra: dict[str, Any] = dict(rest[1]) if len(rest) > 1 else {}
+    for key in extra:
+        if key not in _EXTRA_KEYS:
+            near = get_close_matches(key, _EXTRA_KEYS, n=1)
+            raise ModelError(
+                f"{reference}: unknown key {key!r} in the factory's fourth item",
+                fix=f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(sorted(_EXTRA_KEYS))}.",
+            )
+    return module, examples, axes, extra
+
+
+def _array(reference: str, name: str, value: Any) -> Array:
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return value
+    raise ModelError(
+        f"{reference}: example input {name!r} is a {type(value).__name__}",
+        fix="Give a tensor or a numpy array.",
+    )
+
+
+def _in_forward_order(reference: str, module: torch.nn.Module, examples: Mapping[str, Array]) -> dict[str, Array]:
+    parameters = inspect.signature(module.forward).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return dict(examples)
+    unknown = [name for name in examples if name not in parameters]
+    if unknown:
+        near = get_close_matches(unknown[0], parameters, n=1)
+        raise ModelError(
+            f"{reference}: forward has no argument {unknown[0]!r}",
+            fix=f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(parameters)}.",
+        )
+    return {name: examples[name] for name in parameters if name in examples}
+
+
+def _modalities(reference: str, extra: Mapping[str, Any], examples: Mapping[str, Array]) -> dict[str, tuple[str, ...]]:
+    told: Mapping[str, Sequence[str]] = extra.get("modalities", {name: [name] for name in examples})
+    for modality, names in told.items():
+        for name in names:
+            if name not in examples:
+                raise ModelError(f"{reference}: modality {modality!r} names {name!r}, which is no input")
+    return {modality: tuple(names) for modality, names in told.items()}
+
+
+def _span(reference: str, name: str, span: Sequence[int]) -> tuple[int, int, int]:
+    if len(span) != 3 or not 0 < span[0] <= span[1] <= span[2]:
+        raise ModelError(
+            f"{reference}: the range of {name!r} is {list(span)}",
+            fix="Give [min, opt, max] with 0 < min <= opt <= max.",
+        )
+    return (int(span[0]), int(span[1]), int(span[2]))
+
+
+def _check_axes(source: Source) -> None:
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, named in source.axes.items():
+        if name not in source.examples:
+            near = get_close_matches(name, source.examples, n=1)
+            raise ModelError(
+                f"{source.reference}: dynamic axes are given for {name!r}, which is no input",
+                fix=f"Did you mean {near[0]!r}?" if near else None,
+            )
+        shape = source.examples[name].shape
+        for axis, size_name in named.items():
+            if not 0 <= axis < len(shape):
+                raise ModelError(f"{source.reference}: input {name!r} has no axis {axis}: its shape is {shape}")
+            before = sizes.setdefault(size_name, (shape[axis], name))
+            if before[0] != shape[axis]:
+                raise ModelError(
+                    f"{source.reference}: size {size_name!r} is {before[0]} in the example of {before[1]!r} and "
+                    f"{shape[axis]} in that of {name!r}",
+                    fix="A size name that two inputs share is one size.",
+                )
+    for name in source.ranges:
+        if name not in sizes:
+            near = get_close_matches(name, sizes, n=1)
+            raise ModelError(
+                f"{source.reference}: a range is given for {name!r}, which names no dynamic axis",
+                fix=f"Did you mean {near[0]!r}?" if near else None,
+            )
+
+
+def _digest(module: torch.nn.Module, factory: Callable[..., Any]) -> str:
+    """Digest of the weights and of the code of every class in the module: what its outputs depend on."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}:{array.dtype}:{tuple(array.shape)};".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes() if array.numel() else b"")
+    files = {inspect.getsourcefile(type(part)) for part in module.modules()}
+    files.add(inspect.getsourcefile(inspect.unwrap(factory)))
+    torch_home = str(Path(torch.__file__).parent)
+    for file in sorted(f for f in files if f and not f.startswith(torch_home)):
+        digest.update(code_digest(Path(file)).encode())
+    return digest.hexdigest()

@@ -1,0 +1,132 @@
+"""Run a function in a process of its own: native code that crashes, hangs or eats memory harms no other."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mmtrt.errors import MachineError, MeasurementError, MmtrtError
+
+__all__ = ["CrashError", "death", "follow_parent", "main", "run_isolated"]
+
+_Result = TypeVar("_Result")
+_PDEATHSIG = 1
+
+
+class CrashError(MeasurementError):
+    """The process of the native code died: killed by a signal, or out of memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    value: Any = None
+    error: MmtrtError | None = None
+    trace: str = ""
+
+
+def run_isolated(
+    function: Callable[..., _Result], *args: Any, what: str, time_limit_s: float | None = None, **kwargs: Any
+) -> _Result:
+    """Call a module-level function in a fresh process and return its result.
+
+    Arguments and result are pickled. An MmtrtError crosses over as it is; a death by a signal is a CrashError
+    that names `what`; a Ctrl-C here, or the death of this process, ends the other one too.
+    """
+    with tempfile.TemporaryDirectory(prefix="mmtrt-") as folder:
+        call, reply, log = Path(folder, "call"), Path(folder, "reply"), Path(folder, "log")
+        call.write_bytes(pickle.dumps((function.__module__, function.__qualname__, args, kwargs, sys.path)))
+        command = [sys.executable, "-m", "mmtrt.isolation", str(call), str(reply), str(os.getpid())]
+        # This very mmtrt, also where it runs from a source tree.
+        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+            try:
+                code = process.wait(time_limit_s)
+            except subprocess.TimeoutExpired:
+                raise MeasurementError(f"{what} did not end within {time_limit_s:g} s") from None
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+        if code != 0 or not reply.exists():
+            raise death(what, code, log.read_text(errors="replace"))
+        outcome: _Outcome = pickle.loads(reply.read_bytes())  # noqa: S301 -- our own child wrote it
+    if outcome.error is not None:
+        raise outcome.error
+    if outcome.trace:
+        raise RuntimeError(f"{what} failed in its own process:\n{outcome.trace}")
+    return outcome.value  # type: ignore[no-any-return]
+
+
+def death(what: str, code: int, log: str) -> MmtrtError:
+    """Return the error that says how a process died: killed for want of memory, crashed, or ended with a code."""
+    tail = "\n".join(log.strip().splitlines()[-15:])
+    if code == -signal.SIGKILL:
+        return MachineError(
+            f"{what} was killed, most likely for want of memory",
+            fix="Free memory, or give it a smaller batch.",
+        )
+    if code < 0:
+        name = signal.Signals(-code).name
+        return CrashError(f"{what} crashed ({name})\n{tail}".rstrip())
+    return CrashError(f"{what} ended with code {code}\n{tail}".rstrip())
+
+
+def follow_parent(parent: int) -> None:
+    """Die with the parent, however it dies (Linux)."""
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def main(call: str, reply: str, parent: str) -> None:
+    """Run the call that the file `call` describes, and write its outcome to the file `reply`."""
+    follow_parent(int(parent))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C, and ends this process.
+    module, name, args, kwargs, path = pickle.loads(Path(call).read_bytes())  # noqa: S301 -- our parent wrote it
+    sys.path.extend(entry for entry in path if entry not in sys.path)
+    function: Any = importlib.import_module(module)
+    for part in name.split("."):
+        function = getattr(function, part)
+    try:
+        outcome = _Outcome(value=function(*args, **kwargs))
+        data = pickle.dumps(outcome)
+    except MmtrtError as error:
+        data = pickle.dumps(_Outcome(error=error))
+    except Exception:  # noqa: BLE001 -- whatever it was, the parent tells it
+        data = pickle.dumps(_Outcome(trace=traceback.format_exc()))
+    part_file = Path(f"{reply}.part")
+    part_file.write_bytes(data)
+    part_file.replace(reply)
+    # Native libraries can crash on their way out; the result is already safe.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    # Pickle must find these classes under the module's own name, not under __main__.
+    from mmtrt.isolation import main as run
+
+    run(*sys.argv[1:])

@@ -1,0 +1,257 @@
+"""ONNX files: loaded safely, written whole, and what their metadata says.
+
+External data is refused outside the model's own folder, whatever the loader below allows: absolute paths,
+`..` and symbolic links.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.checker
+
+from mmtrt.artifacts import file_digest, key_of, whole_file
+from mmtrt.errors import ModelError
+from mmtrt.tensors import ModelSpec, TensorSpec
+
+__all__ = [
+    "EMBED_LIMIT",
+    "SPEC_KEY",
+    "elem_types",
+    "graph_spec",
+    "load_model",
+    "metadata_of",
+    "model_digest",
+    "model_spec",
+    "save_model",
+    "set_metadata",
+]
+
+SPEC_KEY = "mmtrt.spec"
+EMBED_LIMIT = 1_800_000_000
+"""Bytes of weights above which they are kept in a file beside the ONNX: protobuf ends at 2 GiB."""
+
+
+def load_model(path: Path, *, weights: bool = True) -> onnx.ModelProto:
+    """Load an ONNX file; ModelError that says what is wrong with it and how to mend it."""
+    if not path.exists():
+        raise ModelError(f"there is no file {path}", fix="Check the path; `mmtrt export` makes an ONNX file.")
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder, not an ONNX file")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        raise ModelError(
+            f"{path} is no ONNX file, or it is cut off: {_first_line(error)}",
+            fix="Export it again, or copy it again in binary mode.",
+        ) from error
+    if not model.graph.node and not model.graph.output:
+        raise ModelError(f"{path} is no ONNX file: it holds no graph", fix="Export the model again.")
+    locations = _external(model, path)
+    if weights and locations:
+        try:
+            onnx.load_external_data_for_model(model, str(path.parent))
+        except Exception as error:
+            raise ModelError(
+                f"{path}: its external weights can't be read: {_first_line(error)}", fix="Export it again."
+            ) from error
+    try:
+        onnx.checker.check_model(model if not locations or weights else str(path))
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"{path} is no valid ONNX: {_first_line(error)}", fix="Export it again.") from error
+    except ValueError:
+        # Beyond 2 GiB the checker wants the file itself.
+        onnx.checker.check_model(str(path))
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    found = list(graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                found.append(attribute.t)
+            found.extend(attribute.tensors)
+            if attribute.HasField("g"):
+                found.extend(_tensors(attribute.g))
+            for inner in attribute.graphs:
+                found.extend(_tensors(inner))
+    return found
+
+
+def _external(model: onnx.ModelProto, path: Path) -> set[str]:
+    """Return the files of external data, each proven to lie in the model's folder."""
+    locations: set[str] = set()
+    tensors = _tensors(model.graph)
+    for function in model.functions:
+        for node in function.node:
+            tensors.extend(a.t for a in node.attribute if a.HasField("t"))
+    for tensor in tensors:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        posix, windows = PurePosixPath(location), PureWindowsPath(location)
+        outside = posix.is_absolute() or windows.is_absolute() or windows.drive or ".." in windows.parts
+        if not location or outside:
+            raise ModelError(
+                f"{path}: weight {tensor.name!r} lies outside the model's folder: {location!r}",
+                fix="Refused, since such a file could read anything. Export it with its data beside it.",
+            )
+        at = path.parent
+        for part in posix.parts:
+            at /= part
+            if at.is_symlink():
+                raise ModelError(
+                    f"{path}: weight {tensor.name!r} lies behind a symbolic link: {at}",
+                    fix="Refused, since a link can point anywhere. Put the file itself there.",
+                )
+        if not at.is_file():
+            raise ModelError(
+                f"{path}: its weights are missing: there is no file {at}",
+                fix="Copy the data file along with the .onnx.",
+            )
+        needed = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+        if at.stat().st_size < needed:
+            raise ModelError(f"{path}: {at} is cut off: {at.stat().st_size} bytes where {needed} are needed")
+        locations.add(location)
+    return locations
+
+
+def model_digest(path: Path) -> str:
+    """SHA-256 over the ONNX file and its external data."""
+    model = load_model(path, weights=False)
+    locations = _external(model, path)
+    if not locations:
+        return file_digest(path)
+    return key_of({"onnx": file_digest(path), **{name: file_digest(path.parent / name) for name in locations}})
+
+
+def save_model(model: onnx.ModelProto, path: Path) -> None:
+    """Check and write an ONNX file, whole or not at all; large weights go to `<name>.data` beside it.
+
+    Equal models give equal bytes.
+    """
+    size = sum(len(t.raw_data) for t in model.graph.initializer)
+    if size <= EMBED_LIMIT:
+        onnx.checker.check_model(model)
+        with whole_file(path) as part:
+            part.write_bytes(model.SerializeToString(deterministic=True))
+        return
+    data = f"{path.name}.data"
+    with whole_file(path.parent / data) as weights, weights.open("wb") as stream:
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) < 1024:
+                continue
+            # Engines map weights straight from the file; a page is what they can map.
+            stream.seek(-(-stream.tell() // 4096) * 4096)
+            offset, length = stream.tell(), stream.write(tensor.raw_data)
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in (("location", data), ("offset", offset), ("length", length)):
+                tensor.external_data.add(key=key, value=str(value))
+    with whole_file(path) as part:
+        part.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the metadata of a model as a dict."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def set_metadata(model: onnx.ModelProto, entries: Mapping[str, str]) -> None:
+    """Add or replace entries of a model's metadata; they are kept in the order of their keys."""
+    merged = {**metadata_of(model), **entries}
+    del model.metadata_props[:]
+    for key in sorted(merged):
+        model.metadata_props.add(key=key, value=merged[key])
+
+
+def model_spec(model: onnx.ModelProto) -> ModelSpec:
+    """Return what the model says of itself, or what its graph shows where it was not exported by mmtrt."""
+    text = metadata_of(model).get(SPEC_KEY)
+    shown = graph_spec(model)
+    if text is None:
+        return shown
+    try:
+        told = ModelSpec.from_json(json.loads(text))
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ModelError(f"the model's {SPEC_KEY} metadata can't be read: {error}", fix="Export it again.") from error
+    if told.inputs != shown.inputs or tuple(t.name for t in told.outputs) != tuple(t.name for t in shown.outputs):
+        # The graph was edited by another tool: what it is now counts, what it was for stays.
+        names = {dim for t in shown.inputs for dim in t.shape if isinstance(dim, str)}
+        return ModelSpec(
+            inputs=shown.inputs,
+            outputs=shown.outputs,
+            modalities={
+                m: tuple(i for i in names_ if i in {t.name for t in shown.inputs})
+                for m, names_ in told.modalities.items()
+            },
+            ranges={name: span for name, span in told.ranges.items() if name in names},
+            limits=shown.limits,
+            source=told.source,
+            digest=told.digest,
+            versions=told.versions,
+        )
+    return told
+
+
+def graph_spec(model: onnx.ModelProto) -> ModelSpec:
+    """Read inputs, outputs and the limits of integer inputs off the graph."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = tuple(_tensor_spec(value) for value in model.graph.input if value.name not in constants)
+    outputs = tuple(_tensor_spec(value) for value in model.graph.output)
+    return ModelSpec(inputs=inputs, outputs=outputs, limits=_limits(model, inputs))
+
+
+def elem_types() -> dict[int, str]:
+    """ONNX element types to numpy names, bfloat16 and the 8-bit floats by their ONNX names."""
+    named = {}
+    for number in onnx.TensorProto.DataType.values():
+        if number == onnx.TensorProto.UNDEFINED:
+            continue
+        named[number] = str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number)))
+    return named
+
+
+_ELEM = elem_types()
+
+
+def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    shape: list[int | str] = []
+    for axis, dim in enumerate(tensor.shape.dim):
+        if dim.HasField("dim_value"):
+            shape.append(dim.dim_value)
+        else:
+            shape.append(dim.dim_param or f"{value.name}_{axis}")
+    return TensorSpec(name=value.name, dtype=_ELEM.get(tensor.elem_type, "object"), shape=tuple(shape))
+
+
+_PASS_THROUGH = {"Cast", "Reshape", "Identity", "Unsqueeze", "Squeeze", "Flatten"}
+
+
+def _limits(model: onnx.ModelProto, inputs: tuple[TensorSpec, ...]) -> dict[str, tuple[int, int]]:
+    """Table sizes that integer inputs index: a token that the embedding lacks is told before it crashes."""
+    rows = {t.name: t.dims[0] for t in model.graph.initializer if t.dims}
+    aliases = {t.name: t.name for t in inputs if t.dtype.startswith(("int", "uint"))}
+    limits: dict[str, tuple[int, int]] = {}
+    for node in model.graph.node:
+        if node.op_type in _PASS_THROUGH and node.input and node.input[0] in aliases:
+            aliases[node.output[0]] = aliases[node.input[0]]
+        if node.op_type != "Gather" or len(node.input) < 2 or node.input[1] not in aliases:
+            continue
+        axis: Any = next((a.i for a in node.attribute if a.name == "axis"), 0)
+        if axis == 0 and node.input[0] in rows:
+            name, size = aliases[node.input[1]], rows[node.input[0]]
+            limits[name] = (0, min(limits.get(name, (0, size - 1))[1], size - 1))
+    return limits

@@ -1,0 +1,1 @@
+"""Parity: does the candidate still say what the reference says, and is that within its budget."""

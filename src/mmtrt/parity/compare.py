@@ -1,0 +1,156 @@
+"""Run the reference once over a set, each candidate beside it, and hold each output to its budget."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mmtrt.errors import InputError, UsageError
+from mmtrt.metrics import Comparison, TaskMetric, make_task_metric
+from mmtrt.parity.budget import Budget, check_names, for_output, violations
+from mmtrt.results import CheckResult, OutputResult, Ran
+from mmtrt.runtimes import Runner
+from mmtrt.samples import Batch
+from mmtrt.tensors import Array
+
+__all__ = ["Side", "compare"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One side of a check: what it is called, its precision, what runs it, and its budget (candidates)."""
+
+    what: str
+    runner: Runner
+    precision: str = ""
+    budget: Budget = field(default_factory=dict)
+
+
+class _Heads:
+    """Task metrics of one side, by output."""
+
+    def __init__(self, wanted: Mapping[str, Sequence[str]]) -> None:
+        self._metrics: dict[str, list[TaskMetric]] = {
+            output: [make_task_metric(name) for name in names] for output, names in wanted.items()
+        }
+
+    def add(self, outputs: Mapping[str, Array], labels: Mapping[str, Array]) -> None:
+        for output, metrics in self._metrics.items():
+            if output not in labels:
+                raise InputError(
+                    f"the set has no labels for output {output!r}",
+                    fix=f"Its samples need the key 'label.{output}'.",
+                )
+            for metric in metrics:
+                try:
+                    metric.add(outputs[output], labels[output])
+                except ValueError as error:
+                    raise InputError(f"output {output!r}: {error}") from None
+
+    def values(self) -> dict[str, dict[str, float]]:
+        return {output: {m.name: m.value for m in metrics} for output, metrics in self._metrics.items()}
+
+
+def compare(
+    reference: Side,
+    candidates: Sequence[Side],
+    batches: Iterable[Batch],
+    *,
+    metrics: Mapping[str, Sequence[str]] | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[CheckResult]:
+    """Return a verdict per candidate over all batches; the sides are entered and left here.
+
+    `metrics` names each head's task metrics, for which the batches carry labels. InputError where two sides
+    have other outputs, UsageError where a budget names none of them.
+    """
+    wanted = metrics or {}
+    sums: list[dict[str, Comparison]] = [{} for _ in candidates]
+    heads = [_Heads(wanted) for _ in range(len(candidates) + 1)]
+    samples = 0
+    with contextlib.ExitStack() as stack:
+        for side in (reference, *candidates):
+            stack.enter_context(side.runner)
+        for batch in batches:
+            told = reference.runner.infer(batch.feeds)
+            _check_heads(wanted, told)
+            heads[-1].add(told, batch.labels)
+            for side, sides_sums, head in zip(candidates, sums, heads, strict=False):
+                got = side.runner.infer(batch.feeds)
+                _add(sides_sums, told, got, side.what)
+                head.add(got, batch.labels)
+            samples += len(batch.indices)
+            progress(samples)
+        rans = [Ran(what=s.what, runs=s.runner.runs, precision=s.precision) for s in (reference, *candidates)]
+    truth = heads[-1].values()
+    return [
+        _verdict(side, ran, rans[0], sides_sums, head.values(), truth, samples)
+        for side, ran, sides_sums, head in zip(candidates, rans[1:], sums, heads, strict=False)
+    ]
+
+
+def _check_heads(wanted: Mapping[str, Sequence[str]], told: Mapping[str, Array]) -> None:
+    for output in wanted:
+        if output not in told:
+            raise UsageError(
+                f"task metrics are given for {output!r}, which is no output",
+                fix=f"Outputs are {', '.join(told)}.",
+            )
+
+
+def _add(sums: dict[str, Comparison], told: Mapping[str, Array], got: Mapping[str, Array], what: str) -> None:
+    if told.keys() != got.keys():
+        raise InputError(
+            f"{what} has the outputs {', '.join(got)}; the reference has {', '.join(told)}",
+            fix="Compare two builds of the same model.",
+        )
+    for name, array in told.items():
+        try:
+            sums.setdefault(name, Comparison()).add(array, got[name])
+        except ValueError as error:
+            raise InputError(f"{what}, output {name!r}: {error}") from None
+
+
+def _verdict(
+    side: Side,
+    ran: Ran,
+    reference: Ran,
+    sums: Mapping[str, Comparison],
+    task: Mapping[str, Mapping[str, float]],
+    truth: Mapping[str, Mapping[str, float]],
+    samples: int,
+) -> CheckResult:
+    check_names(side.budget, sums)
+    outputs = {}
+    for name, comparison in sums.items():
+        bounds = {"non_finite": 0.0, **for_output(side.budget, name)}
+        measured = {
+            # JSON has no infinity, and a perfect match passes every bound.
+            "sqnr_db": comparison.sqnr_db,
+            "cosine": comparison.cosine,
+            "max_abs": comparison.max_abs,
+            "rel_l2": comparison.rel_l2,
+            "non_finite": float(comparison.non_finite),
+            "argmax_agreement": math.nan if comparison.argmax_agreement is None else comparison.argmax_agreement,
+        }
+        drops = {f"{m}_drop": truth[name][m] - value for m, value in task.get(name, {}).items()}
+        own_bounds = {m: b for m, b in bounds.items() if not (m.endswith("_drop") and name not in task)}
+        why = violations(measured, drops, own_bounds)
+        outputs[name] = OutputResult(
+            metrics=comparison.values(),
+            task=dict(task.get(name, {})),
+            reference_task=dict(truth.get(name, {})),
+            budget=bounds,
+            verdict="fail" if why else "pass",
+            why=why,
+        )
+    failed = any(output.verdict == "fail" for output in outputs.values())
+    return CheckResult(
+        verdict="fail" if failed else "pass",
+        candidate=ran,
+        reference=reference,
+        samples=samples,
+        outputs=outputs,
+    )

@@ -1,0 +1,309 @@
+"""The precision and the engine stage: `model.onnx` becomes `model.int8.onnx` and `model.int8.engine`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+
+from mmtrt.artifacts import place, read_json, write_json
+from mmtrt.engine import manifest as manifests
+from mmtrt.engine.build import BuildOptions, build_engine, int8_kept
+from mmtrt.engine.flavours import choose, gpu
+from mmtrt.errors import BuildError, ModelError, SampleError, UsageError
+from mmtrt.isolation import run_isolated
+from mmtrt.onnx_files import load_model, metadata_of, model_digest, model_spec
+from mmtrt.pipeline.context import Context
+from mmtrt.precision.convert import PRECISION_KEY, Converted, PrecisionOptions, convert
+from mmtrt.results import BuildResult, plain
+from mmtrt.samples import SampleSet, open_set
+from mmtrt.samples.random import RANDOM
+from mmtrt.tensors import ModelSpec, ShapeRange, TensorSpec, format_shape
+
+__all__ = ["BuildRequest", "build_stage", "find_calibration", "ranges_from_shapes", "stored_precision"]
+
+_RESULT = "result.json"
+_LIBRARY = Path("calibration/samples")
+Ranges = Mapping[str, tuple[int, int, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """What is to be built from an ONNX file; `precision` None builds it as it is.
+
+    `samples` names a calibration set, `ranges` replaces ranges that the model tells, `shapes` gives the
+    smallest, usual and largest shape of inputs as trtexec's flags do.
+    """
+
+    model: Path
+    folder: Path
+    precision: str | None = None
+    samples: str | None = None
+    count: int | None = None
+    method: str = "mse"
+    keep: tuple[str, ...] = ()
+    ranges: Ranges = field(default_factory=dict)
+    shapes: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+    options: BuildOptions = field(default_factory=BuildOptions)
+    name: str | None = None
+
+    @property
+    def stem(self) -> str:
+        """The name of what is built, without the suffix: `vqa`, `vqa.int8`."""
+        stem = self.name or self.model.stem
+        return stem if self.precision in {None, "fp32"} else f"{stem}.{self.precision}"
+
+
+def build_stage(context: Context, request: BuildRequest) -> BuildResult:
+    """Convert and build, each from the cache where nothing changed; the files appear in `request.folder`."""
+    flavour = choose(request.options.flavor)
+    proto = load_model(request.model, weights=False)
+    spec = model_spec(proto)
+    ranges = {**request.ranges, **ranges_from_shapes(spec, request.shapes)}
+    stored = stored_precision(proto)
+    precision = request.precision or stored
+    if request.precision in {None, "fp32"}:
+        if request.precision == "fp32" and stored != "fp32":
+            raise ModelError(f"{request.model} is {stored}: FP32 can't be made of it", fix="Build from the FP32 ONNX.")
+        onnx_path, converted, cached = request.model, None, True
+        spec = replace(spec, ranges=_ranges_of(request, spec, ranges))
+        summary: Mapping[str, Any] = json.loads(metadata_of(proto).get(PRECISION_KEY, "{}"))
+    else:
+        context.stage(f"{precision}: calibrate and convert {request.model.name}")
+        converted, cached = _convert(context, request, ranges)
+        onnx_path, spec, summary = converted.onnx, converted.spec, converted.summary()
+    context.stage(f"{precision}: build the engine with {flavour.name} {flavour.version}")
+    folder, engine_cached = _engine(context, onnx_path, spec, request, precision, summary.get("calibration"))
+    return _publish(request, onnx_path, folder, converted, summary, precision, cached=cached and engine_cached)
+
+
+# ---------------------------------------------------------------------------------------------------- precision
+
+
+def find_calibration(model: Path) -> str:
+    """Return the set that belongs to a model: beside it, else in calibration/samples; SampleError with the mend."""
+    beside = model.with_name(f"{model.stem}.calib")
+    for folder in (beside, _LIBRARY / model.stem):
+        if folder.is_dir():
+            return str(folder)
+    raise SampleError(
+        f"there are no calibration samples for {model}",
+        fix=f"Name a set with --calib; without one, {beside}/ and {_LIBRARY / model.stem}/ are looked for. A set is "
+        "a folder with one .npz a sample: {input name: array without the batch axis}. "
+        "`--calib random` makes an engine for smoke tests only.",
+    )
+
+
+def stored_precision(proto: onnx.ModelProto) -> str:
+    """Return the precision that a model says it has, else what its graph shows."""
+    text = metadata_of(proto).get(PRECISION_KEY)
+    if text:
+        return str(json.loads(text)["precision"])
+    if any(node.op_type == "DequantizeLinear" for node in proto.graph.node):
+        return "int8"
+    weights = [t.data_type for t in proto.graph.initializer]
+    halves = weights.count(onnx.TensorProto.FLOAT16)
+    return "fp16" if halves > weights.count(onnx.TensorProto.FLOAT) else "fp32"
+
+
+def _open(request: BuildRequest) -> tuple[str, SampleSet | None]:
+    reference = request.samples or find_calibration(request.model)
+    return reference, None if reference == RANDOM else open_set(reference, count=request.count)
+
+
+def _convert(context: Context, request: BuildRequest, ranges: Ranges) -> tuple[Converted, bool]:
+    reference, samples = _open(request)
+    options = PrecisionOptions(precision=str(request.precision), method=request.method, keep=request.keep)
+    parts = {
+        "onnx": model_digest(request.model),
+        "options": plain(asdict(options)),
+        "samples": samples.key if samples else RANDOM,
+        "count": request.count,
+        "ranges": plain(ranges),
+        "versions": [onnx.__version__, onnxruntime.__version__],
+    }
+
+    def work(folder: Path) -> None:
+        # A process of its own: its memory is what is reported, and a crash of native code is an error here.
+        made = run_isolated(
+            convert,
+            request.model,
+            folder / "model.onnx",
+            options,
+            samples=reference,
+            count=request.count,
+            ranges=ranges,
+            what=f"calibration of {request.model.name}",
+        )
+        write_json(folder / _RESULT, plain({**asdict(made), "spec": made.spec.to_json()}))
+
+    folder, cached = context.cache.run("precision", parts, work)
+    found = read_json(folder / _RESULT)
+    converted = Converted.from_json(found, folder / "model.onnx")
+    for text in converted.notes:
+        context.note(text)
+    return converted, cached
+
+
+# ------------------------------------------------------------------------------------------------------- engine
+
+
+def ranges_from_shapes(
+    spec: ModelSpec, shapes: tuple[Mapping[str, tuple[int, ...]], ...]
+) -> dict[str, tuple[int, int, int]]:
+    """Turn the smallest, usual and largest shapes of inputs into ranges of named sizes.
+
+    What is not given is the usual shape; UsageError names the input and the axis that do not fit the model.
+    """
+    if not any(shapes):
+        return {}
+    inputs = {tensor.name: tensor for tensor in spec.inputs}
+    lowest, usual, highest = shapes
+    found: dict[str, tuple[int, int, int]] = {}
+    for name in {**lowest, **usual, **highest}:
+        if name not in inputs:
+            raise UsageError(f"a shape is given for {name!r}, which is no input", fix=f"Inputs: {', '.join(inputs)}.")
+        middle = usual.get(name) or highest.get(name) or lowest[name]
+        span = [_sizes(inputs[name], given.get(name, middle)) for given in (lowest, usual, highest)]
+        for dim in span[0]:
+            row = (span[0][dim], span[1][dim], span[2][dim])
+            if not row[0] <= row[1] <= row[2]:
+                raise UsageError(f"{dim!r} of input {name!r} runs {row[0]}, {row[1]}, {row[2]}: it must not fall")
+            if found.setdefault(dim, row) != row:
+                raise UsageError(f"{dim!r} is {row} in input {name!r} and {found[dim]} in another")
+    return found
+
+
+def _sizes(tensor: TensorSpec, shape: tuple[int, ...]) -> dict[str, int]:
+    if len(shape) != len(tensor.shape):
+        raise UsageError(
+            f"input {tensor.name!r} has {len(tensor.shape)} axes, the shape given is {format_shape(shape)}",
+            fix=f"The model says {tensor}.",
+        )
+    sizes = {}
+    for axis, (given, dim) in enumerate(zip(shape, tensor.shape, strict=True)):
+        if isinstance(dim, str):
+            sizes[dim] = given
+        elif dim != given:
+            raise UsageError(f"input {tensor.name!r} is fixed to {dim} on axis {axis}, not {given}")
+    return sizes
+
+
+def _ranges_of(request: BuildRequest, spec: ModelSpec, given: Ranges) -> dict[str, tuple[int, int, int]]:
+    """Ranges for an engine of a model as it is: given, the model's own, else the shapes of its samples."""
+    names = {dim for tensor in spec.inputs for dim in tensor.shape if isinstance(dim, str)}
+    ranges = {**{k: v for k, v in spec.ranges.items() if k in names}, **given}
+    if not names - ranges.keys():
+        return ranges
+    try:
+        reference, samples = _open(request)
+    except SampleError:
+        missing = ", ".join(sorted(names - ranges.keys()))
+        raise UsageError(
+            f"{request.model} has dynamic axes without a range: {missing}",
+            fix="Give --min-shapes, --opt-shapes and --max-shapes, or samples with --calib.",
+        ) from None
+    if samples is None:
+        raise UsageError(f"random samples have no shapes of their own: {reference}", fix="Give --opt-shapes.")
+    from mmtrt.samples import checked, shapes_profile
+
+    return {**shapes_profile(checked(samples, replace(spec, ranges=ranges)), spec), **ranges}
+
+
+def _engine(
+    context: Context,
+    onnx_path: Path,
+    spec: ModelSpec,
+    request: BuildRequest,
+    precision: str,
+    calibration: Mapping[str, Any] | None,
+) -> tuple[Path, bool]:
+    flavour = choose(request.options.flavor)
+    here = gpu()
+    profile = _profile(spec)
+    digest = model_digest(onnx_path)
+    parts = {
+        "onnx": digest,
+        "profile": {name: plain(asdict(span)) for name, span in profile.items()},
+        "options": request.options.to_json(),
+        "flavor": [flavour.name, flavour.version],
+        "gpu": here.name if here else None,
+        "precision": precision,
+    }
+
+    def work(folder: Path) -> None:
+        engine = folder / "model.engine"
+        built = build_engine(onnx_path, engine, profile=profile, options=request.options, explain=_explain(onnx_path))
+        if precision == "int8" and int8_kept(built) == 0:
+            raise BuildError(
+                f"the engine of {onnx_path.name} was asked for in INT8, and none of its layers takes INT8",
+                fix="The builder folded the Q/DQ away; build it in FP16, or report the model.",
+            )
+        manifests.write(built, onnx_digest=digest, precision=precision, calibration=calibration)
+
+    return context.cache.run("engine", parts, work)
+
+
+def _profile(spec: ModelSpec) -> dict[str, ShapeRange]:
+    dynamic = {t.name for t in spec.inputs if any(isinstance(dim, str) for dim in t.shape)}
+    return {name: span for name, span in spec.profile().items() if name in dynamic}
+
+
+def _explain(onnx_path: Path) -> Any:
+    proto = load_model(onnx_path, weights=False)
+    modules = {
+        node.name: entry.value
+        for node in proto.graph.node
+        for entry in node.metadata_props
+        if entry.key == "mmtrt.module"
+    }
+    return modules.get
+
+
+# -------------------------------------------------------------------------------------------------- publishing
+
+
+def _publish(
+    request: BuildRequest,
+    onnx_path: Path,
+    folder: Path,
+    converted: Converted | None,
+    summary: Mapping[str, Any],
+    precision: str,
+    *,
+    cached: bool,
+) -> BuildResult:
+    engine = place(folder / "model.engine", request.folder / f"{request.stem}.engine")
+    manifest_path = place(folder / "model.engine.json", request.folder / f"{request.stem}.engine.json")
+    layers = manifests.layers_path(folder / "model.engine")
+    if layers.exists():
+        place(layers, manifests.layers_path(engine))
+    published = onnx_path
+    if converted is not None:
+        published = place(onnx_path, request.folder / f"{request.stem}.onnx")
+        data = onnx_path.with_name(f"{onnx_path.name}.data")
+        if data.exists():
+            place(data, request.folder / data.name)
+    manifest = manifests.read(engine)
+    record = converted.calibration if converted else None
+    return BuildResult(
+        precision=precision,
+        flavor=manifest.flavor,
+        flavor_version=manifest.flavor_version,
+        artifacts={"onnx": str(published), "engine": str(engine), "manifest": str(manifest_path)},
+        engine_bytes=manifest.engine_bytes,
+        onnx_bytes=published.stat().st_size,
+        build_s=manifest.build_s,
+        int8=summary.get("int8") if precision == "int8" else None,
+        calibration=asdict(record) if record else summary.get("calibration"),
+        kept=tuple(summary.get("kept", ())),
+        layers=manifest.layers,
+        ran_on_gpu=False,
+        cached=cached,
+        notes=(*(converted.notes if converted else ()), *manifest.notes),
+    )

@@ -1,0 +1,180 @@
+"""What is in a file: an ONNX, an engine, a set of samples."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from mmtrt.engine.inspect import inspect_engine
+from mmtrt.onnx_files import load_model, metadata_of, model_digest, model_spec
+from mmtrt.pipeline.building import stored_precision
+from mmtrt.pipeline.sides import ENGINE_SUFFIXES
+from mmtrt.precision.convert import PRECISION_KEY
+from mmtrt.precision.graph import mac_nodes, module_of, typed, usual_shapes
+from mmtrt.results import plain
+from mmtrt.samples import open_set
+from mmtrt.tensors import format_shape
+
+__all__ = ["inspect_file", "inspect_view"]
+
+
+def inspect_file(path: Path) -> dict[str, Any]:
+    """Return what is in a file as JSON data with a `kind`; InputError where it is missing or broken."""
+    if path.suffix in ENGINE_SUFFIXES:
+        return _engine(path)
+    if path.suffix == ".onnx" or not path.exists():
+        return _onnx(path)
+    return _samples(path)
+
+
+def _engine(path: Path) -> dict[str, Any]:
+    found = inspect_engine(path)
+    return {
+        "schema": "mmtrt.inspect/1",
+        "kind": "engine",
+        "file": str(path),
+        "bytes": found.engine_bytes,
+        "flavor": found.flavor,
+        "integrity": found.integrity,
+        "manifest": found.manifest.to_json() if found.manifest else None,
+    }
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    proto = load_model(path)
+    spec = model_spec(proto)
+    usual = {name: span[1] for name, span in spec.ranges.items()}
+    macs = mac_nodes(ir.from_proto(typed(proto)), usual_shapes(proto, usual))
+    by_branch: Counter[str] = Counter()
+    for mac in macs:
+        by_branch[module_of(mac.node).partition(".")[0]] += mac.macs
+    return {
+        "schema": "mmtrt.inspect/1",
+        "kind": "onnx",
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": model_digest(path),
+        "opset": next((o.version for o in proto.opset_import if o.domain in {"", "ai.onnx"}), None),
+        "precision": stored_precision(proto),
+        "spec": spec.to_json(),
+        "nodes": dict(Counter(node.op_type for node in proto.graph.node).most_common()),
+        "weights": _weights(proto),
+        "macs": sum(mac.macs for mac in macs),
+        "macs_by_branch": dict(by_branch.most_common()),
+        "conversion": json.loads(metadata_of(proto).get(PRECISION_KEY, "null")),
+    }
+
+
+def _weights(proto: onnx.ModelProto) -> dict[str, int]:
+    """Elements of initialisers by type."""
+    counts: Counter[str] = Counter()
+    for tensor in proto.graph.initializer:
+        size = 1
+        for dim in tensor.dims:
+            size *= dim
+        counts[onnx.TensorProto.DataType.Name(tensor.data_type).lower()] += size
+    return dict(counts.most_common())
+
+
+def _samples(path: Path) -> dict[str, Any]:
+    samples = open_set(str(path))
+    about: dict[str, dict[str, Any]] = {}
+    count = 0
+    for sample in samples:
+        count += 1
+        for name, array in sample.items():
+            row = about.setdefault(name, {"dtype": str(array.dtype), "shapes": Counter(), "min": None, "max": None})
+            row["shapes"][format_shape(array.shape)] += 1
+            if array.size and array.dtype.kind in "fiub":
+                lowest, highest = float(array.min()), float(array.max())
+                row["min"] = lowest if row["min"] is None else min(row["min"], lowest)
+                row["max"] = highest if row["max"] is None else max(row["max"], highest)
+    tensors = {name: {**row, "shapes": dict(row["shapes"].most_common())} for name, row in sorted(about.items())}
+    return {
+        "schema": "mmtrt.inspect/1",
+        "kind": "samples",
+        "file": str(path),
+        "count": count,
+        "tensors": plain(tensors),
+    }
+
+
+# -------------------------------------------------------------------------------------------------------- view
+
+
+def inspect_view(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return names and values for people."""
+    if found["kind"] == "onnx":
+        return _onnx_view(found)
+    if found["kind"] == "samples":
+        rows = {"samples": str(found["count"])}
+        for name, row in found["tensors"].items():
+            shapes = ", ".join(f"{shape} ({count})" for shape, count in list(row["shapes"].items())[:6])
+            rows[name] = f"{row['dtype']} in [{row['min']:g}, {row['max']:g}]; {shapes}"
+        return rows
+    return _engine_view(found)
+
+
+def _onnx_view(found: Mapping[str, Any]) -> dict[str, str]:
+    spec = found["spec"]
+
+    def tensors(rows: list[Mapping[str, Any]]) -> str:
+        return "; ".join(f"{row['name']}: {row['dtype']} {format_shape(row['shape'])}" for row in rows)
+
+    rows = {
+        "file": f"{found['file']}  ({found['bytes'] / 1e6:.2f} MB)",
+        "opset": str(found["opset"]),
+        "precision": found["precision"],
+        "inputs": tensors(spec["inputs"]),
+        "outputs": tensors(spec["outputs"]),
+        "ranges": ", ".join(f"{name} {a}..{b}..{c}" for name, (a, b, c) in spec["ranges"].items()) or "none told",
+        "modalities": "; ".join(f"{name}: {', '.join(inputs)}" for name, inputs in spec["modalities"].items()),
+        "source": spec["source"] or "not exported by mmtrt",
+        "weights": ", ".join(f"{count} {dtype}" for dtype, count in found["weights"].items()),
+        "MACs": f"{found['macs'] / 1e6:.1f} M at the usual shape",
+        "by branch": ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in found["macs_by_branch"].items()),
+        "nodes": ", ".join(f"{count} {kind}" for kind, count in found["nodes"].items()),
+    }
+    conversion = found["conversion"]
+    if conversion and conversion["calibration"]:
+        record = conversion["calibration"]
+        rows["calibration"] = f"{record['samples']} samples of {record['source']}, {record['method']}"
+    if conversion and conversion["kept"]:
+        reasons = Counter((kept["precision"], kept["why"]) for kept in conversion["kept"])
+        rows["kept"] = "; ".join(f"{count} in {p}: {why}" for (p, why), count in reasons.most_common())
+    return rows
+
+
+def _engine_view(found: Mapping[str, Any]) -> dict[str, str]:
+    rows = {
+        "file": f"{found['file']}  ({found['bytes'] / 1e6:.2f} MB)",
+        "flavour": found["flavor"] or "unknown by its header",
+        "manifest": found["integrity"],
+    }
+    manifest = found["manifest"]
+    if manifest is None:
+        return rows
+    gpu = manifest["gpu"]["name"] if manifest["gpu"] else "no GPU: ahead of time"
+    rows["built by"] = f"{manifest['flavor']} {manifest['flavor_version']} on {gpu} in {manifest['build_s']:.1f} s"
+    rows["precision"] = manifest["precision"]
+    for kind in ("inputs", "outputs"):
+        rows[kind] = "; ".join(f"{t['name']}: {t['dtype']} {format_shape(t['shape'])}" for t in manifest[kind])
+    rows["profile"] = "; ".join(
+        f"{name}: {' .. '.join(format_shape(span[end]) for end in ('min', 'opt', 'max'))}"
+        for name, span in manifest["profile"].items()
+    )
+    if manifest["calibration"]:
+        record = manifest["calibration"]
+        rows["calibration"] = f"{record['samples']} samples of {record['source']}, {record['method']}"
+    if manifest["layers"]:
+        rows["kernels"] = json.dumps(manifest["layers"])
+    for note in manifest["notes"]:
+        rows.setdefault("notes", "")
+        rows["notes"] += f"{note} "
+    return rows

@@ -1,0 +1,200 @@
+"""How large each value of a graph can get: seen in calibration where it was watched, else bounded from its inputs.
+
+A bound is rigorous for inputs within the ranges seen: |W x| is at most the largest row sum of |W| times the
+largest |x|, and so on. So FP16 needs few ranges beyond those that INT8 needs, and a value that no rule bounds
+is watched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from mmtrt.precision.graph import attribute, constant, is_float, weight_of
+from mmtrt.tensors import Array
+
+__all__ = ["bounds", "unbounded"]
+
+Rule = Callable[[ir.Node, "list[float]"], float]
+
+
+def bounds(model: ir.Model, seen: Mapping[str, float]) -> dict[str, float]:
+    """Return the largest |value| of each float value by name; infinite where nothing bounds it."""
+    return _sweep(model, seen, unseen_input=math.inf, limit=math.inf)[0]
+
+
+def unbounded(model: ir.Model, seen: Mapping[str, float], limit: float) -> list[str]:
+    """Return the values, in order, that may exceed `limit` and were not seen: what a pass must watch.
+
+    Of a chain only its first value is returned, since the others are bounded once that one is seen. Inputs that
+    were not seen count as 0, so that before any pass only what no rule bounds is returned.
+    """
+    return _sweep(model, seen, unseen_input=0.0, limit=limit)[1]
+
+
+def _sweep(
+    model: ir.Model, seen: Mapping[str, float], *, unseen_input: float, limit: float
+) -> tuple[dict[str, float], list[str]]:
+    known = {value.name or "": _largest(constant(value)) for value in model.graph.initializers.values()}
+    for value in model.graph.inputs:
+        known[value.name or ""] = seen.get(value.name or "", unseen_input if is_float(value) else math.inf)
+    beyond: list[str] = []
+    for node in model.graph:
+        given = [known.get(value.name or "", math.inf) if value is not None else 0.0 for value in node.inputs]
+        for index, value in enumerate(node.outputs):
+            name = value.name or ""
+            if not is_float(value):
+                continue
+            rule = _RULES.get(node.op_type) if node.domain in {"", "ai.onnx"} and index == 0 else None
+            bound = rule(node, given) if rule else math.inf
+            # 0 times infinity is NaN, and means that nothing is known.
+            bound = math.inf if math.isnan(bound) else bound
+            if name in seen:
+                bound = min(bound, seen[name])
+            elif bound > limit or (bound == math.inf and limit < math.inf):
+                beyond.append(name)
+                bound = 1.0  # The pass that watches it will tell.
+            known[name] = bound
+    return known, beyond
+
+
+def _largest(array: Array | None) -> float:
+    if array is None or not array.size or array.dtype.kind not in "fiu":
+        return 0.0
+    return float(np.abs(array.astype(np.float64)).max())
+
+
+def _row_sum(node: ir.Node, index: int, axis: int) -> float | None:
+    """Largest sum of |weight| that goes into one output, None where the operand is no constant."""
+    array = weight_of(node.inputs[index])
+    if array is None:
+        return None
+    rows = np.moveaxis(np.abs(array.astype(np.float64)), axis, 0).reshape(array.shape[axis], -1)
+    return float(rows.sum(axis=1).max(initial=0.0))
+
+
+def _bias(given: list[float]) -> float:
+    return given[2] if len(given) > 2 else 0.0
+
+
+def _conv(node: ir.Node, given: list[float]) -> float:
+    total = _row_sum(node, 1, 1 if node.op_type == "ConvTranspose" else 0)
+    return math.inf if total is None else total * given[0] + _bias(given)
+
+
+def _gemm(node: ir.Node, given: list[float]) -> float:
+    axis = 0 if attribute(node, "transB", 0) else 1
+    total = _row_sum(node, 1, axis)
+    if total is None:
+        return math.inf
+    scale = {name: abs(float(a.value)) for name, a in node.attributes.items() if name in {"alpha", "beta"}}
+    return total * given[0] * scale.get("alpha", 1.0) + _bias(given) * scale.get("beta", 1.0)
+
+
+def _matmul(node: ir.Node, given: list[float]) -> float:
+    for index, axis in ((1, -1), (0, -2)):
+        array = weight_of(node.inputs[index])
+        if array is not None and array.ndim >= 2:
+            inner = np.abs(array.astype(np.float64)).sum(axis=-2 if axis == -1 else -1)
+            return float(inner.max(initial=0.0)) * given[1 - index]
+    sizes = [
+        value.shape[-1 - i]
+        for i, value in enumerate(node.inputs[:2])
+        if value is not None and value.shape and len(value.shape) > i
+    ]
+    size = next((s for s in sizes if isinstance(s, int)), None)
+    return math.inf if size is None else size * given[0] * given[1]
+
+
+def _layer_norm(node: ir.Node, given: list[float]) -> float:
+    weight = constant(node.inputs[1])
+    if weight is None:
+        return math.inf
+    # A normalised vector of n elements has norm sqrt(n), so no element exceeds it.
+    return math.sqrt(weight.size) * given[1] + _bias(given)
+
+
+def _divide(node: ir.Node, given: list[float]) -> float:
+    array = constant(node.inputs[1])
+    least = float(np.abs(array.astype(np.float64)).min()) if array is not None and array.size else 0.0
+    return given[0] / least if least > 0 else math.inf
+
+
+def _power(node: ir.Node, given: list[float]) -> float:
+    array = constant(node.inputs[1])
+    if array is None or array.size != 1 or float(array.reshape(())) < 0:
+        return math.inf
+    exponent = float(array.reshape(()))
+    return given[0] ** exponent if given[0] > 1 and math.isfinite(given[0]) else (1.0 if given[0] <= 1 else math.inf)
+
+
+def _cast(node: ir.Node, given: list[float]) -> float:
+    source = node.inputs[0]
+    return 1.0 if source is not None and source.dtype == ir.DataType.BOOL else given[0]
+
+
+def _batch_norm(node: ir.Node, given: list[float]) -> float:
+    scale, bias, mean, var = (constant(value) for value in node.inputs[1:5])
+    if scale is None or bias is None or mean is None or var is None:
+        return math.inf
+    epsilon = float(node.attributes["epsilon"].value) if "epsilon" in node.attributes else 1e-5
+    gain = np.abs(scale.astype(np.float64)) / np.sqrt(var.astype(np.float64) + epsilon)
+    return float((gain * (given[0] + np.abs(mean)) + np.abs(bias)).max())
+
+
+def _dequantize(node: ir.Node, given: list[float]) -> float:  # noqa: ARG001
+    scale = constant(node.inputs[1])
+    return 128 * _largest(scale) if scale is not None else math.inf
+
+
+def _first(_: ir.Node, given: list[float]) -> float:
+    return given[0]
+
+
+def _largest_of(_: ir.Node, given: list[float]) -> float:
+    return max(given)
+
+
+def _one(_: ir.Node, given: list[float]) -> float:  # noqa: ARG001
+    return 1.0
+
+
+def _constant_value(node: ir.Node, given: list[float]) -> float:  # noqa: ARG001
+    value = node.attributes.get("value")
+    return _largest(value.as_tensor().numpy()) if value is not None else 0.0
+
+
+_RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(
+        (
+            "Relu", "LeakyRelu", "Abs", "Neg", "Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Flatten",
+            "Slice", "Gather", "GatherElements", "GatherND", "Expand", "Tile", "MaxPool", "AveragePool",
+            "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "ReduceMin", "Dropout", "DepthToSpace",
+            "SpaceToDepth", "Split", "Gelu", "Clip", "Trilu", "Resize",
+        ),
+        _first,
+    ),
+    **dict.fromkeys(("Sigmoid", "Tanh", "Erf", "Softmax", "HardSigmoid", "Sin", "Cos", "Sign"), _one),
+    **dict.fromkeys(("Concat", "Max", "Min", "Pad"), _largest_of),
+    "Add": lambda _, given: sum(given),
+    "Sum": lambda _, given: sum(given),
+    "Sub": lambda _, given: sum(given),
+    "Mul": lambda _, given: given[0] * given[1],
+    "Where": lambda _, given: max(given[1:]),
+    "Sqrt": lambda _, given: math.sqrt(given[0]) if math.isfinite(given[0]) else math.inf,
+    "Conv": _conv,
+    "ConvTranspose": _conv,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "LayerNormalization": _layer_norm,
+    "BatchNormalization": _batch_norm,
+    "Div": _divide,
+    "Pow": _power,
+    "DequantizeLinear": _dequantize,
+    "Cast": _cast,
+    "Constant": _constant_value,
+    "ConstantOfShape": _constant_value,
+}  # fmt: skip

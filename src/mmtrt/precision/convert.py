@@ -1,0 +1,330 @@
+"""The precision stage: an FP32 ONNX becomes an FP16 or an INT8 one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from mmtrt.errors import ModelError, SampleError, UsageError
+from mmtrt.onnx_files import SPEC_KEY, load_model, model_spec, save_model, set_metadata
+from mmtrt.precision.bounds import unbounded
+from mmtrt.precision.fp16 import HEADROOM, LARGEST, clamp_masks, keep_fp32, to_fp16
+from mmtrt.precision.graph import MacNode, mac_nodes, module_of, typed, usual_shapes
+from mmtrt.precision.lint import has_qdq, lint_qdq
+from mmtrt.precision.observe import Observed, observe, peak_rss_mib, plain_inference
+from mmtrt.precision.plan import Kept, Plan, make_plan
+from mmtrt.precision.qdq import insert_qdq
+from mmtrt.precision.scales import METHODS, threshold
+from mmtrt.samples import FEW_SAMPLES, Batch, SampleSet, batches, checked, open_set, shapes_profile
+from mmtrt.samples.random import RANDOM, random_set
+from mmtrt.tensors import ModelSpec
+
+__all__ = ["PRECISION_KEY", "CalibrationRecord", "Converted", "PrecisionOptions", "convert"]
+
+PRECISION_KEY = "mmtrt.precision"
+_BATCH = 16
+_PLAIN_EVERY = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrecisionOptions:
+    """What may differ between two conversions; `keep` names nodes or modules that stay out of INT8 or FP16."""
+
+    precision: str
+    method: str = "mse"
+    keep: tuple[str, ...] = ()
+    batch: int = _BATCH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRecord:
+    """What calibrated a model, and what that cost.
+
+    `wall_s` is the pass with all that it reads and counts; `inference_s` is plain FP32 inference over the same
+    samples, extrapolated from every eighth batch, which is timed in turn with the pass.
+    """
+
+    source: str
+    key: str
+    samples: int
+    method: str
+    wall_s: float
+    inference_s: float
+    peak_rss_mib: float
+    on_data: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """What a conversion wrote: counts of INT8 nodes and their share of the multiply-accumulates, and what is kept."""
+
+    onnx: Path
+    precision: str
+    spec: ModelSpec
+    int8_nodes: int = 0
+    mac_nodes: int = 0
+    mac_share: float = 0.0
+    calibration: CalibrationRecord | None = None
+    kept: tuple[Kept, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], path: Path) -> Converted:
+        """Read what `asdict` gave, with the spec as JSON, for a file that now lies at `path`."""
+        record = data["calibration"]
+        return cls(
+            onnx=path,
+            precision=data["precision"],
+            spec=ModelSpec.from_json(data["spec"]),
+            int8_nodes=data["int8_nodes"],
+            mac_nodes=data["mac_nodes"],
+            mac_share=data["mac_share"],
+            calibration=CalibrationRecord(**record) if record else None,
+            kept=tuple(Kept(**kept) for kept in data["kept"]),
+            notes=tuple(data["notes"]),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the ONNX metadata and the manifest say of it; nothing that differs from run to run."""
+        calibration = None
+        if self.calibration:
+            record = asdict(self.calibration)
+            calibration = {k: record[k] for k in ("source", "key", "samples", "method", "on_data")}
+        return {
+            "schema": "mmtrt.precision/1",
+            "precision": self.precision,
+            "int8": {"nodes": self.int8_nodes, "of": self.mac_nodes, "mac_share": round(self.mac_share, 4)},
+            "calibration": calibration,
+            "kept": [asdict(kept) for kept in self.kept],
+        }
+
+
+def convert(
+    source: Path,
+    target: Path,
+    options: PrecisionOptions,
+    *,
+    samples: str | SampleSet | None = None,
+    count: int | None = None,
+    ranges: Mapping[str, tuple[int, int, int]] | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> Converted:
+    """Convert `source` and write `target`, whole or not at all.
+
+    `samples` is a set or its name; INT8 and FP16 need one. `ranges` replaces those of the model's metadata.
+    ModelError and SampleError say what is wrong with the model or with a sample.
+    """
+    if options.precision not in {"fp32", "fp16", "int8"}:
+        raise UsageError(f"unknown precision {options.precision!r}", fix="Known are fp32, fp16 and int8.")
+    if options.method not in METHODS:
+        near = get_close_matches(options.method, METHODS, n=1)
+        raise UsageError(
+            f"unknown calibration method {options.method!r}",
+            fix=f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(METHODS)}.",
+        )
+    proto = load_model(source)
+    spec = model_spec(proto)
+    if samples == RANDOM:
+        spec = _with_ranges(spec, None, ranges)
+        opened: SampleSet | None = random_set(spec, count or FEW_SAMPLES)
+    else:
+        opened = open_set(samples, count=count) if isinstance(samples, str) else samples
+        spec = _with_ranges(spec, opened, ranges)
+    notes: list[str] = []
+
+    def tell(text: str) -> None:
+        notes.append(text)
+        note(text)
+
+    work = _Conversion(proto, spec, options, opened, tell)
+    result = work.run(target)
+    return replace(result, notes=tuple(notes))
+
+
+def _with_ranges(
+    spec: ModelSpec, samples: SampleSet | None, ranges: Mapping[str, tuple[int, int, int]] | None
+) -> ModelSpec:
+    """Take the ranges given, else the model's own, else those of the samples' shapes."""
+    names = {dim for tensor in spec.inputs for dim in tensor.shape if isinstance(dim, str)}
+    merged = {**spec.ranges, **(ranges or {})}
+    if names - merged.keys() and samples is not None:
+        shown = shapes_profile(checked(samples, replace(spec, ranges=merged)), spec)
+        merged = {**shown, **merged}
+    return replace(spec, ranges={name: merged[name] for name in sorted(names & merged.keys())})
+
+
+class _Conversion:
+    """One conversion's state: the float model as ONNX and as IR, what the set showed, and what was decided."""
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        spec: ModelSpec,
+        options: PrecisionOptions,
+        samples: SampleSet | None,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.proto = typed(proto)
+        self.spec = spec
+        self.options = options
+        self.samples = samples
+        self.tell = tell
+        self.model = ir.from_proto(self.proto)
+        usual = {name: span[1] for name, span in spec.ranges.items()}
+        self.macs = mac_nodes(self.model, usual_shapes(self.proto, usual))
+        self.record: CalibrationRecord | None = None
+
+    def run(self, target: Path) -> Converted:
+        notes = lint_qdq(self.model, self.macs)
+        for text in notes:
+            self.tell(text)
+        precision, quantised = self.options.precision, has_qdq(self.model)
+        kept: list[Kept] = []
+        chosen: tuple[MacNode, ...] = ()
+        if precision == "int8" and quantised:
+            self.tell("the model is quantised already: its Q/DQ is kept as it is, only the rest becomes FP16")
+            chosen = tuple(mac for mac in self.macs if _behind_dq(mac))
+        if precision != "fp32":
+            plan = Plan(nodes=(), residuals=(), kept=())
+            if precision == "int8" and not quantised:
+                plan = make_plan(self.macs, keep=self._known(self.options.keep))
+                chosen, kept = plan.nodes, list(plan.kept)
+                if not chosen:
+                    raise ModelError(
+                        "no layer of the model can be INT8",
+                        fix="It has no Conv, Gemm or MatMul with constant weights.",
+                    )
+            seen = self._observe(plan)
+            amax = {name: threshold(histogram, self.options.method) for name, histogram in seen.histograms.items()}
+            stays = keep_fp32(self.model, _largest(seen), keep=self.options.keep if precision == "fp16" else ())
+            insert_qdq(self.model, plan, amax)
+            kept += to_fp16(self.model, stays)
+        return self._write(target, chosen, kept)
+
+    def _known(self, keep: tuple[str, ...]) -> tuple[str, ...]:
+        names = {mac.name for mac in self.macs}
+        modules = {module_of(mac.node) for mac in self.macs}
+        parents = {module.rsplit(".", i)[0] for module in modules for i in range(module.count(".") + 1)}
+        for name in keep:
+            if name not in names | modules | parents:
+                near = get_close_matches(name, names | modules | parents, n=1)
+                raise UsageError(
+                    f"there is no node or module {name!r} to keep",
+                    fix=f"Did you mean {near[0]!r}?" if near else None,
+                )
+        return keep
+
+    # ------------------------------------------------------------------------------------------ calibration
+
+    def _observe(self, plan: Plan) -> Observed:
+        """Run the calibration set once; a second pass watches what the first could not bound, where there is any."""
+        if self.samples is None:
+            raise SampleError(
+                f"{self.options.precision} needs samples to see the ranges",
+                fix="Give a set with --calib, or export with `mmtrt export`, which writes one beside the model.",
+            )
+        for name in clamp_masks(self.model):
+            self.tell(f"constant {name!r} is beyond FP16's range and was clamped")
+        self.proto = _serialised(self.model)
+        start = time.perf_counter()
+        floats = [tensor.name for tensor in self.spec.inputs if tensor.dtype.startswith("float")]
+        watched = [*floats, *unbounded(self.model, {}, LARGEST / HEADROOM)]
+        timer = _PlainTimer(self.proto)
+        seen = observe(self.proto, timer.each(self._batches()), histograms=plan.values(), ranges=watched)
+        more = unbounded(self.model, _largest(seen), LARGEST / HEADROOM)
+        if more:
+            self.tell(f"{len(more)} values may leave FP16's range by their bounds: a second pass watches them")
+            seen.amax.update(observe(self.proto, self._batches(), histograms=(), ranges=more).amax)
+        if not self.samples.on_data:
+            self.tell("calibrated on random numbers, not on data: good for smoke tests only")
+        if seen.samples < FEW_SAMPLES:
+            self.tell(f"only {seen.samples} calibration samples: {FEW_SAMPLES} or more make ranges that hold")
+        self.record = CalibrationRecord(
+            source=self.samples.source,
+            key=self.samples.key,
+            samples=seen.samples,
+            method=self.options.method if plan.nodes else "max",
+            wall_s=time.perf_counter() - start - timer.spent,
+            inference_s=timer.extrapolated(seen.samples),
+            peak_rss_mib=peak_rss_mib(),
+            on_data=self.samples.on_data,
+        )
+        return seen
+
+    def _batches(self) -> Iterator[Batch]:
+        assert self.samples is not None  # noqa: S101 -- _observe has asked
+        return batches(checked(self.samples, self.spec, note=self.tell), self.spec, size=self.options.batch)
+
+    # ---------------------------------------------------------------------------------------------- writing
+
+    def _write(self, target: Path, chosen: tuple[MacNode, ...], kept: list[Kept]) -> Converted:
+        total = sum(mac.macs for mac in self.macs)
+        result = Converted(
+            onnx=target,
+            precision=self.options.precision,
+            spec=self.spec,
+            int8_nodes=len(chosen),
+            mac_nodes=len(self.macs),
+            mac_share=sum(mac.macs for mac in chosen) / total if total else 0.0,
+            calibration=self.record,
+            kept=tuple(kept),
+        )
+        proto = _serialised(self.model)
+        # What a value is called inside is nobody's business; a third of a small file is.
+        del proto.graph.value_info[:]
+        set_metadata(
+            proto,
+            {
+                SPEC_KEY: json.dumps(self.spec.to_json(), ensure_ascii=False),
+                PRECISION_KEY: json.dumps(result.summary(), ensure_ascii=False),
+            },
+        )
+        save_model(proto, target)
+        return result
+
+
+def _largest(seen: Observed) -> dict[str, float]:
+    return {**seen.amax, **{name: histogram.amax for name, histogram in seen.histograms.items()}}
+
+
+def _serialised(model: ir.Model) -> onnx.ModelProto:
+    return ir.to_proto(model)
+
+
+def _behind_dq(mac: MacNode) -> bool:
+    producers = [value.producer() if value is not None else None for value in mac.node.inputs[:2]]
+    return all(producer is not None and producer.op_type == "DequantizeLinear" for producer in producers)
+
+
+class _PlainTimer:
+    """Times plain inference on every eighth batch, in turn with the pass, so that both meet the same machine."""
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        self._proto = proto
+        self._samples = 0
+        self._inference = 0.0
+        self.spent = 0.0
+
+    def each(self, given: Iterable[Batch]) -> Iterator[Batch]:
+        run = None
+        for index, batch in enumerate(given):
+            if index % _PLAIN_EVERY == 0:
+                start = time.perf_counter()
+                if run is None:
+                    run = plain_inference(self._proto)
+                    run(batch)  # the first run of a session allocates
+                self._inference += run(batch)
+                self._samples += len(batch.indices)
+                self.spent += time.perf_counter() - start
+            yield batch
+
+    def extrapolated(self, samples: int) -> float:
+        return self._inference * samples / self._samples if self._samples else 0.0

@@ -1,0 +1,106 @@
+"""One pass over the calibration set: histograms of the activations that INT8 needs, ranges that FP16 needs."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from mmtrt.errors import SampleError
+from mmtrt.precision.scales import Histogram
+from mmtrt.runtimes.ort import session_from
+from mmtrt.samples import Batch
+from mmtrt.tensors import Array
+
+__all__ = ["Observed", "observe", "peak_rss_mib", "plain_inference"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Observed:
+    """What the calibration set showed: histograms and largest |values| by value name."""
+
+    histograms: dict[str, Histogram] = field(default_factory=dict)
+    amax: dict[str, float] = field(default_factory=dict)
+    samples: int = 0
+    wall_s: float = 0.0
+
+
+def observe(
+    model: onnx.ModelProto,
+    batches: Iterable[Batch],
+    *,
+    histograms: Sequence[str],
+    ranges: Sequence[str] = (),
+    progress: Callable[[int], None] = lambda _: None,
+) -> Observed:
+    """Run the model once over the batches and keep histograms, and exact ranges of further values.
+
+    Memory is that of one batch and of the histograms, however many samples there are. SampleError where a
+    sample makes an activation NaN or Inf, with the samples' numbers.
+    """
+    seen = Observed(histograms={name: Histogram() for name in histograms}, amax=dict.fromkeys(ranges, 0.0))
+    names = [*histograms, *(name for name in ranges if name not in seen.histograms)]
+    session = session_from(_with_outputs(model, names).SerializeToString(), "speed")
+    start = time.perf_counter()
+    for batch in batches:
+        arrays = session.run(names, batch.feeds)
+        for name, array in zip(names, arrays, strict=True):
+            try:
+                _see(seen, name, array)
+            except ValueError as error:
+                raise SampleError(
+                    f"{error} at {name!r}, in one of the samples {', '.join(map(str, batch.indices))}",
+                    fix="Does the FP32 model itself give NaN or Inf there?",
+                ) from None
+        seen.samples += len(batch.indices)
+        progress(seen.samples)
+    seen.wall_s = time.perf_counter() - start
+    return seen
+
+
+def _see(seen: Observed, name: str, array: Array) -> None:
+    if name in seen.histograms:
+        seen.histograms[name].add(array)
+    if name in seen.amax:
+        # fmax passes NaN by; a range of a mask may be infinite, and the caller decides what that means.
+        largest = np.fmax(-np.fmin.reduce(array, axis=None), np.fmax.reduce(array, axis=None)) if array.size else 0
+        seen.amax[name] = max(seen.amax[name], float(largest))
+
+
+def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Return the model with these values as its outputs, in this order."""
+    known = {value.name: value for value in (*model.graph.value_info, *model.graph.input, *model.graph.output)}
+    wider = onnx.ModelProto()
+    wider.CopyFrom(model)
+    del wider.graph.output[:]
+    for name in names:
+        info = wider.graph.output.add()
+        if name in known:
+            info.CopyFrom(known[name])
+        else:
+            info.CopyFrom(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return wider
+
+
+def plain_inference(model: onnx.ModelProto) -> Callable[[Batch], float]:
+    """Return a function that runs plain FP32 inference on a batch and returns its seconds."""
+    session = session_from(model.SerializeToString(), "speed")
+    names = [output.name for output in session.get_outputs()]
+
+    def run(batch: Batch) -> float:
+        start = time.perf_counter()
+        session.run(names, batch.feeds)
+        return time.perf_counter() - start
+
+    return run
+
+
+def peak_rss_mib() -> float:
+    """Return this process's peak resident memory in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20) if sys.platform == "darwin" else peak / (1 << 10)

@@ -1,0 +1,113 @@
+"""Which nodes become INT8, and which values then carry Q/DQ.
+
+1. Conv, ConvTranspose, Gemm and MatMul with a constant weight are quantised: their activation and their weight,
+   never their output.
+2. The last classifier, a weighted node whose result reaches an output over nothing but shape changes and bias
+   adds, stays float.
+3. Products of two activations (attention) stay float: Q/DQ around them breaks the fusions that the builder
+   has for attention, and they are a small part of the work.
+4. Where a Conv's result is added to another branch, that branch is quantised, so that Conv, Add and ReLU stay
+   one INT8 kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from mmtrt.precision.graph import MacNode, constant, module_of
+
+__all__ = ["Kept", "Plan", "make_plan"]
+
+_SHAPE_OPS = {"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Flatten", "Cast", "Slice"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A node that could be INT8 and is not, and why."""
+
+    node: str
+    module: str
+    precision: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What `make_plan` decided: nodes to quantise, residual uses `(node, input index)`, and what is kept."""
+
+    nodes: tuple[MacNode, ...]
+    residuals: tuple[tuple[ir.Node, int], ...]
+    kept: tuple[Kept, ...]
+
+    def values(self) -> list[str]:
+        """Names of the activations that need a range, in the graph's order, each once."""
+        names = [_name(node.node.inputs[i]) for node in self.nodes for i in node.activations]
+        names += [_name(node.inputs[i]) for node, i in self.residuals]
+        return list(dict.fromkeys(names))
+
+
+def _name(value: ir.Value | None) -> str:
+    assert value is not None  # noqa: S101 -- a planned operand exists
+    return value.name or ""
+
+
+def make_plan(nodes: list[MacNode], *, keep: Collection[str] = ()) -> Plan:
+    """Apply the rules above; `keep` names nodes or modules that stay float whatever the rules say."""
+    chosen: list[MacNode] = []
+    kept: list[Kept] = []
+    for mac in nodes:
+        why = _why_not(mac, keep)
+        if why:
+            kept.append(Kept(node=mac.name, module=module_of(mac.node), precision="fp16", why=why))
+        else:
+            chosen.append(mac)
+    return Plan(nodes=tuple(chosen), residuals=tuple(_residuals(chosen)), kept=tuple(kept))
+
+
+def _why_not(mac: MacNode, keep: Collection[str]) -> str | None:
+    if mac.weight is None:
+        return "a product of two activations"
+    module = module_of(mac.node)
+    if mac.name in keep or any(module == k or module.startswith(f"{k}.") for k in keep):
+        return "asked to be kept"
+    if any(value is None for value in mac.node.inputs[:2]) or mac.node.inputs[1 - mac.weight] is None:
+        return "it lacks an operand"
+    if _reaches_output(mac.node.outputs[0]):
+        return "the last layer before an output"
+    return None
+
+
+def _reaches_output(value: ir.Value) -> bool:
+    if value.is_graph_output():
+        return True
+    for node, _ in value.uses():
+        bias = node.op_type == "Add" and any(constant(other) is not None for other in node.inputs)
+        if (node.op_type in _SHAPE_OPS or bias) and _reaches_output(node.outputs[0]):
+            return True
+    return False
+
+
+def _residuals(chosen: list[MacNode]) -> list[tuple[ir.Node, int]]:
+    """Return the uses by Add of a branch that joins a quantised Conv's result."""
+    convs = {mac.node for mac in chosen if mac.node.op_type in {"Conv", "ConvTranspose"}}
+    found: list[tuple[ir.Node, int]] = []
+    seen: set[ir.Node] = set()
+    for mac in chosen:
+        if mac.node not in convs:
+            continue
+        for add, index in mac.node.outputs[0].uses():
+            other = add.inputs[1 - index] if add.op_type == "Add" and len(add.inputs) == 2 else None
+            if add in seen or other is None or constant(other) is not None or add.outputs[0].is_graph_output():
+                continue
+            seen.add(add)
+            found.append((add, _branch(add, convs)))
+    return found
+
+
+def _branch(add: ir.Node, convs: set[ir.Node]) -> int:
+    """Return the input of the Add that is quantised: the one that no Conv made, else the later Conv's is fused."""
+    made = [value is not None and value.producer() in convs for value in add.inputs]
+    return made.index(False) if False in made else 1

@@ -1,0 +1,127 @@
+"""Write a plan into a graph: explicit Q/DQ as TensorRT takes it.
+
+1. Symmetric INT8, zero point 0, weights in -127 to 127, FP32 scales.
+2. Activations per tensor, one pair a value however many planned nodes use it; weights per output channel.
+3. A weight is stored as INT8 with a DequantizeLinear behind it; a bias stays float.
+4. Nodes that were not planned keep the value as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from mmtrt.errors import ModelError
+from mmtrt.precision.graph import MODULE_KEY, MacNode, constant
+from mmtrt.precision.plan import Plan
+from mmtrt.precision.scales import int8_scale, quantize, weight_scales
+from mmtrt.tensors import Array
+
+__all__ = ["insert_qdq"]
+
+
+def insert_qdq(model: ir.Model, plan: Plan, amax: Mapping[str, float]) -> None:
+    """Insert Q/DQ in place; `amax` gives the threshold of each value that the plan names."""
+    graph = model.graph
+    pairs: dict[str, ir.Value] = {}
+    weights: dict[tuple[str, int], ir.Value] = {}
+    for mac in plan.nodes:
+        for index in mac.activations:
+            _quantise_use(graph, mac.node, index, amax, pairs)
+        _quantise_weight(graph, mac, weights)
+    for node, index in plan.residuals:
+        _quantise_use(graph, node, index, amax, pairs)
+    _drop_unused(model)
+
+
+def _quantise_use(
+    graph: ir.Graph, node: ir.Node, index: int, amax: Mapping[str, float], pairs: dict[str, ir.Value]
+) -> None:
+    value = node.inputs[index]
+    assert value is not None  # noqa: S101 -- the plan leaves nodes without operands alone
+    name = value.name or ""
+    if name not in pairs:
+        pairs[name] = _pair(graph, value, int8_scale(amax[name]))
+    node.replace_input_with(index, pairs[name])
+
+
+def _pair(graph: ir.Graph, value: ir.Value, scale: Array) -> ir.Value:
+    name = value.name or ""
+    step = _initializer(graph, f"{name}.scale", scale.reshape(()))
+    zero = _initializer(graph, f"{name}.zero_point", np.zeros((), dtype=np.int8))
+    quantized = _value(f"{name}.int8", ir.DataType.INT8, value.shape)
+    dequantized = _value(f"{name}.dequantized", ir.DataType.FLOAT, value.shape)
+    q = ir.Node("", "QuantizeLinear", [value, step, zero], outputs=[quantized], name=f"{name}.q")
+    dq = ir.Node("", "DequantizeLinear", [quantized, step, zero], outputs=[dequantized], name=f"{name}.dq")
+    producer = value.producer()
+    module = producer.metadata_props.get(MODULE_KEY) if producer is not None else None
+    for made in (q, dq):
+        if module:
+            made.metadata_props[MODULE_KEY] = module
+    if producer is not None:
+        graph.insert_after(producer, [q, dq])
+    else:
+        graph.insert_before(graph[0], [q, dq])
+    return dequantized
+
+
+def _quantise_weight(graph: ir.Graph, mac: MacNode, done: dict[tuple[str, int], ir.Value]) -> None:
+    if mac.weight is None or mac.channel_axis is None:
+        return
+    value = mac.node.inputs[mac.weight]
+    array = constant(value)
+    assert value is not None and array is not None  # noqa: S101, PT018 -- a weighted node has one
+    key = (value.name or "", mac.channel_axis)
+    if key not in done:
+        try:
+            scale = weight_scales(array, mac.channel_axis)
+        except ValueError as error:
+            raise ModelError(f"node {mac.name!r}: {error}", fix="The checkpoint itself is broken.") from None
+        done[key] = _stored(
+            graph,
+            mac,
+            array,
+            scale,
+            name=f"{key[0]}.{mac.channel_axis}" if key[0] in {k for k, _ in done} else key[0],
+        )
+    mac.node.replace_input_with(mac.weight, done[key])
+
+
+def _stored(graph: ir.Graph, mac: MacNode, array: Array, scale: Array, *, name: str) -> ir.Value:
+    axis = mac.channel_axis or 0
+    codes = _initializer(graph, f"{name}.int8", quantize(array, scale, axis))
+    step = _initializer(graph, f"{name}.scale", scale)
+    zero = _initializer(graph, f"{name}.zero_point", np.zeros(scale.shape, dtype=np.int8))
+    dequantized = _value(f"{name}.dequantized", ir.DataType.FLOAT, ir.Shape(array.shape))
+    node = ir.Node(
+        "",
+        "DequantizeLinear",
+        [codes, step, zero],
+        [ir.AttrInt64("axis", axis)],
+        outputs=[dequantized],
+        name=f"{name}.dq",
+    )
+    if MODULE_KEY in mac.node.metadata_props:
+        node.metadata_props[MODULE_KEY] = mac.node.metadata_props[MODULE_KEY]
+    graph.insert_before(mac.node, node)
+    return dequantized
+
+
+def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    value = _value(name, ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape))
+    value.const_value = ir.tensor(np.ascontiguousarray(array), name=name)
+    graph.register_initializer(value)
+    return value
+
+
+def _value(name: str, dtype: ir.DataType, shape: ir.Shape | None) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=shape)
+
+
+def _drop_unused(model: ir.Model) -> None:
+    """Remove float weights that nobody reads any more."""
+    graph = model.graph
+    for name in [n for n, v in graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
+        del graph.initializers[name]

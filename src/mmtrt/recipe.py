@@ -1,0 +1,168 @@
+"""A recipe: one TOML file, one deployment. Frozen; an unknown key is refused, with the nearest known one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mmtrt.artifacts import key_of
+from mmtrt.errors import RecipeError
+from mmtrt.metrics import TASK_METRICS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "Bench",
+    "Calibration",
+    "Model",
+    "Parity",
+    "Precision",
+    "Recipe",
+    "Target",
+    "load_recipe",
+    "resolved",
+]
+
+Span = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Model(_Section):
+    """What is exported: `zoo:NAME` or `package.module:factory`, and the ranges of its dynamic sizes."""
+
+    source: str
+    opset: Annotated[int, Field(ge=17, le=22)] = 18
+    ranges: dict[str, Span] = {}
+
+    @field_validator("ranges")
+    @classmethod
+    def _ordered(cls, ranges: dict[str, Span]) -> dict[str, Span]:
+        for name, span in ranges.items():
+            if not span[0] <= span[1] <= span[2]:
+                raise ValueError(f"the range of {name!r} is {list(span)}: give [min, opt, max] in this order")
+        return ranges
+
+
+class Precision(_Section):
+    """The precisions to build, INT8's calibration method, and the nodes or modules to keep out of INT8."""
+
+    build: tuple[Literal["fp32", "fp16", "int8"], ...] = ("fp32", "fp16", "int8")
+    method: Literal["max", "mse", "percentile"] = "mse"
+    keep: tuple[str, ...] = ()
+
+
+class Calibration(_Section):
+    """The calibration set: its name or path; without one, that which the export writes beside the model."""
+
+    set: str | None = None
+    count: Annotated[int, Field(gt=0)] | None = None
+
+
+class Parity(_Section):
+    """The parity set, each head's task metrics, and the budget per precision: `"answer:sqnr_db" = 20`."""
+
+    set: str | None = None
+    count: Annotated[int, Field(gt=0)] | None = None
+    metrics: dict[str, tuple[str, ...]] = {}
+    budget: dict[Literal["fp32", "fp16", "int8"], dict[str, float]] = {}
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _known(cls, metrics: Any) -> Any:
+        listed = {head: (names,) if isinstance(names, str) else names for head, names in dict(metrics).items()}
+        for names in listed.values():
+            for name in names:
+                if name not in TASK_METRICS:
+                    near = get_close_matches(name, TASK_METRICS, n=1)
+                    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(TASK_METRICS)}"
+                    raise ValueError(f"there is no task metric {name!r}: {hint}")
+        return listed
+
+
+class Bench(_Section):
+    """How long each file is measured, in seconds, and at which sizes; sizes not named are the usual ones."""
+
+    duration_s: Annotated[float, Field(gt=0)] = 3.0
+    sizes: dict[str, Annotated[int, Field(gt=0)]] = {}
+
+
+class Target(_Section):
+    """Where the engine will live: a name in engines/targets or a path, and TensorRT's flavour."""
+
+    name: str | None = None
+    flavor: Literal["auto", "tensorrt", "tensorrt-rtx"] = "auto"
+
+
+class Recipe(_Section):
+    """One deployment, whole."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    description: str = ""
+    model: Model
+    precision: Precision = Precision()
+    calibration: Calibration = Calibration()
+    parity: Parity = Parity()
+    bench: Bench = Bench()
+    target: Target = Target()
+
+    @property
+    def digest(self) -> str:
+        """Digest of the resolved recipe, defaults filled in."""
+        return key_of(self.model_dump(mode="json"))
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe; RecipeError names the file, the key and the nearest known one."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"there is no recipe {path}", fix="Recipes lie in engines/recipes/.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"can't read {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path} is no valid TOML: {error}") from error
+    try:
+        return Recipe.model_validate({"name": path.stem, **data})
+    except ValidationError as error:
+        raise _readable(path, error) from None
+
+
+def _readable(path: Path, error: ValidationError) -> RecipeError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = sorted(_keys(first["loc"][:-1]))
+        key = str(first["loc"][-1])
+        near = get_close_matches(key, known, n=1)
+        fix = f"Did you mean {near[0]!r}?" if near else f"Known here are {', '.join(known)}."
+        return RecipeError(f"{path}: unknown key {where!r}", fix=fix)
+    if first["type"] == "missing":
+        return RecipeError(f"{path}: {where!r} is missing", fix="See engines/recipes/ for complete ones.")
+    message = first["msg"].removeprefix("Value error, ")
+    return RecipeError(f"{path}: {where!r}: {message}", fix=f"It is {first['input']!r}.")
+
+
+def _keys(location: tuple[int | str, ...]) -> Iterator[str]:
+    section: type[BaseModel] = Recipe
+    for part in location:
+        inner = section.model_fields[str(part)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return
+        section = inner
+    yield from section.model_fields
+
+
+def resolved(recipe: Recipe) -> Mapping[str, Any]:
+    """Return the recipe as JSON data with its digest: what goes into each artifact."""
+    return {"digest": recipe.digest, **recipe.model_dump(mode="json")}

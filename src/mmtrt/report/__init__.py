@@ -1,0 +1,1 @@
+"""Results become tables; JSON is the results' own."""

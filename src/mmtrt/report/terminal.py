@@ -1,0 +1,257 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mmtrt.results import BenchResult, BenchRow, BuildResult, CheckResult, OutputResult
+
+__all__ = ["bench_table", "build_view", "check_view", "facts_view", "findings_table", "run_view"]
+
+_MARKS = {
+    "pass": "[green]pass[/]",
+    "fail": "[red]FAIL[/]",
+    "not run": "[yellow]not run[/]",
+    "inconclusive": "[yellow]?[/]",
+}
+
+
+def _table(title: str | None = None) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:.2f}"
+
+
+def _db(value: float | None) -> str:
+    return "exact" if value is None else f"{value:.1f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+# ------------------------------------------------------------------------------------------------------ one run
+
+
+def run_view(
+    builds: Sequence[BuildResult], checks: Sequence[CheckResult], bench: BenchResult, engines: BenchResult | None
+) -> RenderableType:
+    """The table of a whole run: a row per precision, PyTorch first, and what the engines did below."""
+    ran = [check for check in checks if check.verdict != "not run"]
+    heads = [(name, metric) for name, output in ran[0].outputs.items() for metric in output.task] if ran else []
+    table = _table()
+    for heading in ("", "ONNX MB", "engine MB", "INT8 MACs"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, metric in heads:
+        table.add_column(f"{name}\n{metric} %", justify="right")
+    for heading in ("SQNR dB", "cosine", "calib s", "build s", "CPU p50 ms", "parity"):
+        table.add_column(heading, justify="right")
+    table.add_column("ran", justify="left")
+    by_file = {row.file: row for row in bench.results}
+    if ran:
+        table.add_row(*_reference_row(ran[0], heads, bench))
+    for build in builds:
+        check = next((c for c in ran if c.candidate.what == build.artifacts["onnx"]), None)
+        table.add_row(*_build_row(build, check, heads, by_file.get(build.artifacts["onnx"])))
+    below = [_engine_line(build, checks, engines) for build in builds]
+    failures = [line for check in checks for line in _failures(check)]
+    return Group(table, "", *below, *failures)
+
+
+def _reference_row(check: CheckResult, heads: Sequence[tuple[str, str]], bench: BenchResult) -> list[str]:
+    shares = [_percent(check.outputs[name].reference_task[metric]) for name, metric in heads]
+    first = bench.results[0]
+    return ["PyTorch", "", "", "", *shares, "", "", "", "", f"{first.p50_ms:.2f}", "", _short(check.reference.runs)]
+
+
+def _build_row(
+    build: BuildResult, check: CheckResult | None, heads: Sequence[tuple[str, str]], row: BenchRow | None
+) -> list[str]:
+    int8 = f"{100 * build.int8['mac_share']:.1f} %" if build.int8 else ""
+    calibration = f"{build.calibration['wall_s']:.2f}" if build.calibration and "wall_s" in build.calibration else ""
+    shares = [_percent(check.outputs[name].task[metric]) for name, metric in heads] if check else [""] * len(heads)
+    sqnr, cosine = _worst(check)
+    return [
+        build.precision.upper(),
+        _mb(build.onnx_bytes),
+        _mb(build.engine_bytes),
+        int8,
+        *shares,
+        sqnr,
+        cosine,
+        calibration,
+        f"{build.build_s:.1f}",
+        f"{row.p50_ms:.2f}" if row else "",
+        _MARKS[check.verdict] if check else "",
+        _short(check.candidate.runs) if check else "",
+    ]
+
+
+def _worst(check: CheckResult | None) -> tuple[str, str]:
+    """The lowest SQNR and cosine of all outputs."""
+    if check is None:
+        return "", ""
+    ratios = [o.metrics["sqnr_db"] for o in check.outputs.values() if o.metrics["sqnr_db"] is not None]
+    cosines = [o.metrics["cosine"] for o in check.outputs.values() if o.metrics["cosine"] is not None]
+    return _db(min(ratios) if ratios else None), f"{min(cosines):.6f}" if cosines else ""
+
+
+def _short(runs: str) -> str:
+    name, version, *rest = runs.split(" ")
+    return " ".join([name, version.split("+")[0], *(word for word in rest if word != "eager")])
+
+
+def _engine_line(build: BuildResult, checks: Sequence[CheckResult], engines: BenchResult | None) -> Text:
+    what = build.artifacts["engine"]
+    head = f"{Path(what).name}: {build.flavor} {build.flavor_version}, "
+    measured = {row.file: row for row in engines.results} if engines else {}
+    check = next((c for c in checks if c.candidate.what == what), None)
+    if check is None or check.verdict == "not run":
+        reason = check.candidate.note.partition(":")[0] if check else ""
+        return Text(f"{head}built, not run ({reason})" if reason else f"{head}built, not run")
+    time = f", p50 {measured[what].p50_ms:.3f} ms" if what in measured else ""
+    return Text(f"{head}{check.verdict} on {check.candidate.runs}{time}")
+
+
+def _failures(check: CheckResult) -> list[Text]:
+    return [
+        Text(f"{check.candidate.what}: output {name!r}: {why}", style="red")
+        for name, output in check.outputs.items()
+        for why in output.why
+    ]
+
+
+# --------------------------------------------------------------------------------------------------- one command
+
+
+def build_view(build: BuildResult) -> RenderableType:
+    """What one build made."""
+    size = f"{_mb(build.engine_bytes)} MB, built in {build.build_s:.1f} s, not run"
+    rows = {
+        "precision": build.precision,
+        "engine": f"{build.artifacts['engine']}  ({size})",
+        "builder": f"{build.flavor} {build.flavor_version}",
+        "ONNX": f"{build.artifacts['onnx']}  ({_mb(build.onnx_bytes)} MB)",
+    }
+    if build.int8:
+        share = f"{100 * build.int8['mac_share']:.1f} % of the multiply-accumulates"
+        rows["INT8"] = f"{build.int8['nodes']} of {build.int8['of']} nodes, {share}"
+    if build.calibration:
+        rows["calibration"] = _calibration(build.calibration)
+    if build.layers:
+        rows["kernels"] = _kernels(build.layers)
+    if build.cached:
+        rows["cached"] = "nothing had changed, nothing was done"
+    return facts_view(rows)
+
+
+def _calibration(record: Mapping[str, Any]) -> str:
+    text = f"{record['samples']} samples of {record['source']}, {record['method']}"
+    if "wall_s" in record:
+        text += f", {record['wall_s']:.2f} s (plain inference {record['inference_s']:.2f} s)"
+        text += f", peak {record['peak_rss_mib']:.0f} MiB"
+    return text
+
+
+def _kernels(layers: Mapping[str, Any]) -> str:
+    def counts(kinds: Mapping[str, int]) -> str:
+        return ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
+
+    kinds = f"gemm: {counts(layers['gemm'])}; conv: {counts(layers['conv'])}"
+    return f"{layers['kernels']}, of which {layers['moves']} only move data; {kinds}"
+
+
+def check_view(check: CheckResult) -> RenderableType:
+    """One verdict: a row per output."""
+    table = _table(f"{check.candidate.what} against {check.reference.what}, {check.samples} samples")
+    for heading in (
+        "output",
+        "SQNR dB",
+        "cosine",
+        "max abs",
+        "rel L2",
+        "argmax agrees %",
+        "not finite",
+        "task",
+        "verdict",
+    ):
+        table.add_column(heading, justify="left" if heading in {"output", "task", "verdict"} else "right")
+    for name, output in check.outputs.items():
+        table.add_row(name, *_output_row(output))
+    what = Text(f"{check.candidate.runs} against {check.reference.runs}")
+    cached = [Text("nothing had changed, the verdict is the stored one")] if check.cached else []
+    return Group(table, what, *_failures(check), *cached)
+
+
+def _output_row(output: OutputResult) -> list[str]:
+    metrics = output.metrics
+    agreement = metrics["argmax_agreement"]
+    task = ", ".join(f"{n} {_percent(v)} ({_percent(output.reference_task[n])})" for n, v in output.task.items())
+    return [
+        _db(metrics["sqnr_db"]),
+        "" if metrics["cosine"] is None else f"{metrics['cosine']:.6f}",
+        f"{metrics['max_abs']:.3g}",
+        "" if metrics["rel_l2"] is None else f"{metrics['rel_l2']:.3g}",
+        "" if agreement is None else _percent(agreement),
+        str(metrics["non_finite"]),
+        task,
+        _MARKS[output.verdict],
+    ]
+
+
+def bench_table(bench: BenchResult) -> RenderableType:
+    """Latencies, a row per file; the ratio against the first with its 95% interval."""
+    table = _table()
+    for heading in (
+        "file",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "mean ms",
+        "n",
+        "ratio",
+        "clock",
+        "CUDA graph",
+        "transfers",
+        "runs",
+    ):
+        table.add_column(heading, justify="left" if heading in {"file", "clock", "runs"} else "right")
+    for row in bench.results:
+        ratio = (bench.ratio or {}).get(row.file)
+        shown = f"{ratio['p50']:.2f} [{ratio['ci95'][0]:.2f}, {ratio['ci95'][1]:.2f}]" if ratio else ""
+        times = [f"{value:.3f}" for value in (row.p50_ms, row.p90_ms, row.p99_ms, row.mean_ms)]
+        flags = ["on" if row.cuda_graph else "off", "in" if row.transfers else "out"]
+        table.add_row(row.file, *times, str(row.n), shown.replace("[", "\\["), row.clock, *flags, row.runs)
+    shapes = ", ".join(f"{n}:{'x'.join(map(str, s))}" for n, s in bench.results[0].shapes.items())
+    where = f"{bench.machine['cpu']}, {bench.machine['cores']} cores"
+    return Group(table, Text(f"shapes {shapes}; {where}"))
+
+
+def facts_view(facts: Mapping[str, str]) -> RenderableType:
+    """Names and values, a line each."""
+    table = _table()
+    table.show_header = False
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, Text(value))
+    return table
+
+
+def findings_table(rows: Sequence[tuple[str, str, str, str]]) -> RenderableType:
+    """What doctor found: state, name, detail and mend."""
+    marks = {"ok": "[green]ok[/]", "missing": "[yellow]missing[/]", "warn": "[red]warning[/]"}
+    table = _table()
+    for heading in ("", "", "", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for state, name, detail, fix in rows:
+        table.add_row(marks.get(state, state), Text(name), Text(detail), Text(fix))
+    return table

@@ -1,0 +1,113 @@
+"""ONNX Runtime on the CPU, in this process; `mmtrt.isolation` puts it into one that may die."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import onnx
+import onnxruntime as ort
+
+from mmtrt.errors import MeasurementError, ModelError
+from mmtrt.onnx_files import elem_types, load_model
+from mmtrt.runtimes.checks import check_feeds
+from mmtrt.tensors import Array, Feeds, TensorSpec
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["OrtRunner", "session_from"]
+
+Purpose = Literal["parity", "speed"]
+_LEVELS = {
+    # ONNX Runtime's own fusions change INT8 results by decibels; what is judged must be the graph as it stands.
+    "parity": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "speed": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+_DTYPES = {
+    f"tensor({onnx.helper.tensor_dtype_to_string(n).split('.')[-1].lower()})": d for n, d in elem_types().items()
+}
+
+
+def session_from(model: bytes | str, purpose: Purpose, *, threads: int | None = None) -> ort.InferenceSession:
+    """Open a session on serialised bytes or a path; ModelError with ONNX Runtime's reason."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = _LEVELS[purpose]
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads or available_cores()
+    # The arena keeps the largest batch's memory for good; calibration over many shapes must not grow.
+    options.enable_cpu_mem_arena = purpose == "speed"
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"ONNX Runtime refuses the model: {reason}") from error
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class OrtRunner:
+    """Runs an ONNX file; `purpose` says whether its graph stays as it stands or is optimised."""
+
+    def __init__(self, path: Path, purpose: Purpose, *, threads: int | None = None) -> None:
+        self._path = path
+        self._purpose: Purpose = purpose
+        self._threads = threads
+        self._session: ort.InferenceSession | None = None
+
+    @property
+    def runs(self) -> str:
+        """ONNX Runtime's version and device."""
+        return f"onnxruntime {ort.__version__} CPU"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs, in the graph's order."""
+        return _specs(self._open.get_inputs())
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The outputs, in the graph's order."""
+        return _specs(self._open.get_outputs())
+
+    @property
+    def _open(self) -> ort.InferenceSession:
+        if self._session is None:
+            raise RuntimeError("the runner is used outside its with-block")
+        return self._session
+
+    def __enter__(self) -> Self:
+        # ONNX Runtime reads external data wherever it points; our own loader refuses what lies outside.
+        load_model(self._path, weights=False)
+        self._session = session_from(str(self._path), self._purpose, threads=self._threads)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._session = None
+
+    def infer(self, feeds: Feeds) -> dict[str, Array]:
+        """Run once; MeasurementError with ONNX Runtime's reason where the graph itself fails."""
+        check_feeds(feeds, self.inputs)
+        names = [output.name for output in self._open.get_outputs()]
+        try:
+            return dict(zip(names, self._open.run(names, dict(feeds)), strict=True))
+        except Exception as error:
+            raise MeasurementError(f"{self._path}: ONNX Runtime failed: {error}") from error
+
+
+def _specs(values: Sequence[ort.NodeArg]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(
+            name=value.name,
+            dtype=_DTYPES.get(value.type, value.type),
+            shape=tuple(dim if dim is not None else f"{value.name}_{axis}" for axis, dim in enumerate(value.shape)),
+        )
+        for value in values
+    )

@@ -1,0 +1,92 @@
+"""What a sample is, and a set of them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mmtrt.errors import MmtrtError, SampleError
+from mmtrt.tensors import Array, array_digest
+
+__all__ = ["FEW_SAMPLES", "LABEL", "OUTPUT", "Sample", "SampleSet", "split_label", "with_prefix"]
+
+LABEL = "label."
+OUTPUT = "output."
+"""What a golden sample's PyTorch outputs are kept under."""
+FEW_SAMPLES = 32
+"""Fewer samples than this and a calibration warns."""
+
+Sample = Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSet:
+    """A set of samples that can be read again and again.
+
+    `source` says where it comes from; `key` is the digest of what the samples depend on; `count` is how
+    many were asked for, None where the source itself ends.
+    """
+
+    source: str
+    key: str
+    read: Callable[[], Iterable[Sample]] = field(repr=False)
+    count: int | None = None
+    digest: str | None = None
+    on_data: bool = True
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield the samples; SampleError where there are none, fewer than asked, or others than declared."""
+        seen = 0
+        digest = hashlib.sha256() if self.digest else None
+        for sample in _named_errors(itertools.islice(iter(self.read()), self.count), self.source):
+            if not isinstance(sample, Mapping):
+                raise SampleError(
+                    f"{self.source}: sample {seen} is a {type(sample).__name__}, not a dict of arrays",
+                    fix="Yield {input name: array without the batch axis}.",
+                )
+            arrays = {name: np.asarray(value) for name, value in sample.items()}
+            if digest:
+                digest.update(array_digest(arrays).encode())
+            seen += 1
+            yield arrays
+        if not seen:
+            raise SampleError(f"{self.source} holds no samples", fix="A set needs at least one sample.")
+        if self.count is not None and seen < self.count:
+            raise SampleError(
+                f"{self.source} gives {seen} samples where {self.count} were asked for",
+                fix="Ask for fewer, or find out why the others are missing.",
+            )
+        if digest and digest.hexdigest() != self.digest:
+            raise SampleError(
+                f"{self.source} yields other samples than its digest says",
+                fix=f'If the change is meant, set digest = "{digest.hexdigest()}".',
+            )
+
+
+def _named_errors(samples: Iterator[Any], source: str) -> Iterator[Any]:
+    for index in itertools.count():
+        try:
+            sample = next(samples)
+        except StopIteration:
+            return
+        except MmtrtError:
+            raise
+        except Exception as error:
+            raise SampleError(f"{source}: sample {index} could not be read: {type(error).__name__}: {error}") from error
+        yield sample
+
+
+def split_label(sample: Sample) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Part a sample into its inputs and its labels (without their prefix); golden outputs are left out."""
+    inputs = {name: array for name, array in sample.items() if not name.startswith((LABEL, OUTPUT))}
+    return inputs, with_prefix(sample, LABEL)
+
+
+def with_prefix(sample: Sample, prefix: str) -> dict[str, Array]:
+    """Return the entries whose key starts with `prefix`, without it."""
+    return {name[len(prefix) :]: array for name, array in sample.items() if name.startswith(prefix)}

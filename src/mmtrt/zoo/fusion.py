@@ -1,0 +1,48 @@
+"""Building blocks that fuse the tokens of two modalities."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmtrt.zoo.encoders import Attention, FeedForward, TransformerBlock
+
+
+class CoAttentionBlock(nn.Module):
+    """Image tokens attend to text and text tokens to the image, at once; then each modality works on its own.
+
+    Image `(B, G, D)` and text `(B, T, D)` keep their shapes.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.image_norm = nn.LayerNorm(width)
+        self.text_norm = nn.LayerNorm(width)
+        self.image_to_text = Attention(width, heads)
+        self.text_to_image = Attention(width, heads)
+        self.image_feed_norm = nn.LayerNorm(width)
+        self.image_feed = FeedForward(width, hidden)
+        self.text_block = TransformerBlock(width, heads, hidden)
+
+    def forward(self, image: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """`mask` is additive over the text, `(B, 1, 1, T)`."""
+        image_normed, text_normed = self.image_norm(image), self.text_norm(text)
+        image = image + self.image_to_text(image_normed, text_normed, mask)
+        text = text + self.text_to_image(text_normed, image_normed)
+        return image + self.image_feed(self.image_feed_norm(image)), self.text_block(text, mask)
+
+
+class CoAttentionFusion(nn.Module):
+    """Co-attention blocks, then one vector: the first text token beside the mean image token, `(B, 2 D)`."""
+
+    def __init__(self, width: int, heads: int, hidden: int, blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(CoAttentionBlock(width, heads, hidden) for _ in range(blocks))
+        self.image_norm = nn.LayerNorm(width)
+        self.text_norm = nn.LayerNorm(width)
+
+    def forward(self, image: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        """`mask` is additive over the text, `(B, 1, 1, T)`."""
+        for block in self.blocks:
+            image, text = block(image, text, mask)
+        return torch.cat([self.text_norm(text[:, 0]), self.image_norm(image).mean(dim=1)], dim=1)

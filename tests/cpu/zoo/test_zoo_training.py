@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmtrt.errors import InputError, MeasurementError
+from mmtrt.zoo import card, loop
+from mmtrt.zoo import train as training
+from mmtrt.zoo.batches import BatchSize, batches_ahead, picture_batch, training_batch
+from mmtrt.zoo.loop import Schedule, Task
+from mmtrt.zoo.pictures import PictureReader, picture_loss, things_read
+from mmtrt.zoo.train import Run
+from mmtrt.zoo.vqa_coattention import VqaCoattention, VqaConfig
+
+TINY = VqaConfig(width=16, heads=2, hidden=16, channels=(4, 4, 4), residual_blocks=1, text_blocks=1, fusion_blocks=1)
+
+
+def tiny(folder: Path, **changes: object) -> Run:
+    settings = {"steps": 5, "warmup": 2, "size": BatchSize(scenes=2, questions=3), "validate_every": 2}
+    schedule = Schedule(**(settings | {"save_every_s": 0.0} | changes))
+    pictures = replace(schedule, steps=2)
+    return Run(
+        name="vqa-coattention",
+        blind="none",
+        pictures=pictures,
+        schedule=schedule,
+        folder=folder / "none",
+        config=TINY,
+    )
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def assert_same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        assert torch.equal(value, two[key]), key
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    return weights(training.train(tiny(tmp_path_factory.mktemp("unbroken")), 20)[0])
+
+
+def test_three_steps_change_the_weights(tmp_path: Path) -> None:
+    model, before, done = training.train(tiny(tmp_path, steps=3), 10)
+    torch.manual_seed(0)
+    fresh = VqaCoattention(TINY)
+    assert (before.step, done.step) == (2, 3)
+    assert done.seconds > 0
+    assert not model.training
+    assert not torch.equal(model.heads.answer.weight, fresh.heads.answer.weight)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_learning_lowers_the_loss_on_a_batch_seen_again() -> None:
+    torch.manual_seed(0)
+    model, schedule = VqaCoattention(TINY), Schedule(steps=40, warmup=5, peak=5e-3)
+    batch = training_batch(0, 0, BatchSize(scenes=2, questions=4))
+    optimizer = loop.make_optimizer(model, schedule)
+    task = Task(make=training_batch, loss=training.vqa_loss, validate=lambda _: 0.0)
+    losses = [loop._learn(model, task, batch, optimizer, 5e-3, schedule) for _ in range(40)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path, unbroken: dict[str, torch.Tensor]) -> None:
+    assert_same(weights(training.train(tiny(tmp_path), 20)[0]), unbroken)
+
+
+def test_another_seed_gives_other_weights(tmp_path: Path, unbroken: dict[str, torch.Tensor]) -> None:
+    other = weights(training.train(tiny(tmp_path, seed=1), 20)[0])
+    assert not torch.equal(other["heads.answer.weight"], unbroken["heads.answer.weight"])
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_zoo_training as tests
+from mmtrt.zoo import loop, train
+
+def learn(*args, original=loop._learn, seen=[]):
+    seen.append(1)
+    if len(seen) == 6:  # two steps on pictures, three of the model
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*args)
+
+if __name__ == "__main__":
+    loop._learn = learn
+    train.train(tests.tiny(Path(sys.argv[2])), 20)
+"""
+
+
+def test_a_killed_run_goes_on_as_if_unbroken(tmp_path: Path, unbroken: dict[str, torch.Tensor]) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED, encoding="utf-8")
+    here = str(Path(__file__).parent)
+    ended = subprocess.run([sys.executable, str(script), here, str(tmp_path)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    saved = torch.load(tmp_path / "none" / "state.pt", weights_only=True)
+    assert saved["progress"]["step"] == 3
+    assert_same(weights(training.train(tiny(tmp_path), 20)[0]), unbroken)
+
+
+def test_ctrl_c_ends_after_a_whole_step_and_the_run_goes_on(
+    tmp_path: Path, unbroken: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, seen = loop._learn, []
+
+    def learn(*args: object) -> float:
+        seen.append(1)
+        if len(seen) == 5:  # two steps on pictures, three of the model
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*args)
+
+    monkeypatch.setattr(loop, "_learn", learn)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(tiny(tmp_path, save_every_s=1e9), 20)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert torch.load(tmp_path / "none" / "state.pt", weights_only=True)["progress"]["step"] == 3
+    assert_same(weights(training.train(tiny(tmp_path), 20)[0]), unbroken)
+
+
+def test_the_command_says_how_to_go_on_after_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit", stopped)
+    assert training.main(["vqa-coattention", "--out", str(tmp_path)]) == 130
+    assert "Run the same command to go on" in capsys.readouterr().err
+
+
+def test_a_damaged_state_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    state = tiny(tmp_path).pictures_folder / "state.pt"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"half a file")
+    with pytest.raises(InputError, match="Delete it to start afresh"):
+        training.train(tiny(tmp_path), 5)
+
+
+def test_a_loss_that_is_not_finite_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: VqaCoattention, *_: object, **__: object) -> torch.Tensor:
+        return model.heads.answer.weight.sum() * float("nan")
+
+    monkeypatch.setattr(training, "vqa_loss", broken)
+    with pytest.raises(MeasurementError, match="nan"):
+        training.train(tiny(tmp_path), 5)
+
+
+def test_batches_made_ahead_are_the_batches_of_their_steps() -> None:
+    size = BatchSize(scenes=1, questions=2)
+    made = list(batches_ahead(training_batch, 4, 7, 10, size))
+    assert len(made) == 3
+    for step, batch in zip(range(7, 10), made, strict=True):
+        assert all((batch[k] == v).all() for k, v in training_batch(4, step, size).items())
+
+
+def test_the_image_encoder_learns_to_read_pictures() -> None:
+    torch.manual_seed(0)
+    reader = PictureReader(VqaCoattention(TINY).image_encoder, TINY.width)
+    task = Task(make=picture_batch, loss=picture_loss, validate=lambda _: 0.0)
+    schedule = Schedule(steps=60)
+    batch, optimizer = picture_batch(0, 0, BatchSize(scenes=4)), loop.make_optimizer(reader, schedule)
+    losses = [loop._learn(reader, task, batch, optimizer, 1e-2, schedule) for _ in range(60)]
+    assert losses[-1] < 0.5 * losses[0]
+    assert 0 <= things_read(reader.eval(), 10) < 0.9
+
+
+def test_the_schedule_rises_then_falls_to_nearly_nothing() -> None:
+    schedule = Schedule(steps=100, warmup=10, peak=1.0)
+    rates = [schedule.rate(s) for s in range(100)]
+    assert rates[9] == max(rates) == 1.0
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[-1] < 1e-3
+
+
+PHASE = {
+    "schedule": {"seed": 0, "steps": 10, "bfloat16": True},
+    "scenes_seen": 4321,
+    "questions_seen": 1234,
+    "seconds": 90.0,
+    "best_step": 10,
+    "validation_score": 0.9,
+}
+RESULT = {
+    "name": "vqa-coattention",
+    "model": {
+        "parameters": {"all": 100, "conv_linear_weights": 97},
+        "macs": {"conv": 70, "linear": 29, "attention": 1},
+        "macs_at_text": 16,
+    },
+    "pictures": PHASE,
+    "training": PHASE,
+    "machine": {"cpu": "CPU", "cores": 2, "torch": "2", "python": "3"},
+    "checkpoint_sha256": "ab",
+    "majority": {"overall": 0.2, "by_kind": 0.3},
+    "test": {
+        "pairs": 5000,
+        "matched": 4000,
+        "answer_accuracy": 0.9712,
+        "answer_accuracy_by_kind": {"colour": 0.9},
+        "match_accuracy": 0.9,
+        "match_f1": 0.9,
+        "unmatched_f1": 0.9,
+        "generate_exact": 0.9,
+    },
+    "test_blinded": {"image": {"answer_accuracy": 0.21}, "question": {"answer_accuracy": 0.22}},
+}
+
+
+def finished(runs: Path, blind: str, steps: int, accuracy: float) -> Path:
+    folder = runs / f"{blind}-seed0-steps{steps}"
+    result = RESULT | {"test": RESULT["test"] | {"answer_accuracy": accuracy}}
+    card.write_json(folder / "result.json", result)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def test_installing_puts_checkpoint_and_card_into_the_package(tmp_path: Path) -> None:
+    runs = tmp_path / "vqa-coattention"
+    main = finished(runs, "none", 100, 0.9712)
+    finished(runs, "image", 8, 0.1)
+    finished(runs, "image", 20, 0.41)
+    finished(runs, "question", 9, 0.32)
+    paths = card.install("vqa-coattention", runs, main, tmp_path / "package")
+    assert paths[0].read_bytes() == b"weights"
+    written = json.loads(paths[1].read_text(encoding="utf-8"))
+    assert written["schema"] == "mmtrt.zoo-card/1"
+    text = paths[2].read_text(encoding="utf-8")
+    for figure in ("97.12%", "41.00%", "32.00%", "21.00%", "22.00%", "30.00%", "1.5"):
+        assert figure in text
+
+
+def test_installing_without_the_blind_runs_says_what_to_run(tmp_path: Path) -> None:
+    runs = tmp_path / "vqa-coattention"
+    main = finished(runs, "none", 100, 0.97)
+    with pytest.raises(InputError, match="--blind image"):
+        card.install("vqa-coattention", runs, main, tmp_path / "package")
+    assert not (tmp_path / "package").exists()

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import mmtrt
+
+# What no extra-less install has: the modules of the extras, by their top-level names.
+EXTRAS = (
+    "cuda",
+    "matplotlib",
+    "ml_dtypes",
+    "onnx",
+    "onnx_ir",
+    "onnxruntime",
+    "onnxscript",
+    "polygraphy",
+    "pycuda",
+    "safetensors",
+    "sympy",
+    "tensorrt",
+    "tensorrt_rtx",
+    "torch",
+    "transformers",
+)
+# What the base install has, and `mmtrt --help` still does not wait for.
+SLOW = ("numpy", "pydantic")
+
+# The modules that need an extra at import. Every other one must do without: add to this list with care,
+# an edge device has the base install and its TensorRT, nothing else.
+NEED_EXTRAS = (
+    "mmtrt.export.*",
+    "mmtrt.onnx_files",
+    "mmtrt.pipeline.benching",
+    "mmtrt.pipeline.building",
+    "mmtrt.pipeline.checking",
+    "mmtrt.pipeline.exporting",
+    "mmtrt.pipeline.inspecting",
+    "mmtrt.pipeline.run",
+    "mmtrt.pipeline.sides",
+    "mmtrt.precision.*",
+    "mmtrt.runtimes.eager",
+    "mmtrt.runtimes.ort",
+    "mmtrt.zoo.card",
+    "mmtrt.zoo.encoders",
+    "mmtrt.zoo.evaluate",
+    "mmtrt.zoo.fusion",
+    "mmtrt.zoo.heads",
+    "mmtrt.zoo.loop",
+    "mmtrt.zoo.macs",
+    "mmtrt.zoo.pictures",
+    "mmtrt.zoo.train",
+    "mmtrt.zoo.vqa_coattention",
+)
+
+ALL_MODULES = sorted(
+    ".".join(("mmtrt", *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
+    for root in [Path(mmtrt.__file__).parent]
+    for path in root.rglob("*.py")
+)
+
+# Imports each of the given modules and prints what failed: {module: [message, name of the missing module]}.
+TRY_IMPORTS = """
+import importlib, importlib.abc, json, sys
+
+modules, blocked = json.loads(sys.argv[1]), set(json.loads(sys.argv[2]))
+
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"No module named {name!r} (blocked)", name=name)
+
+sys.meta_path.insert(0, Block())
+failures = {}
+for module in modules:
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        failures[module] = [f"{type(error).__name__}: {error}", getattr(error, "name", None) or ""]
+print(json.dumps(failures))
+"""
+
+
+def in_fresh_python(code: str, *arguments: str) -> str:
+    """The last line that `code` prints; its failure is the test's."""
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def failures(modules: Iterable[str], blocked: Iterable[str] = ()) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = json.loads(
+        in_fresh_python(TRY_IMPORTS, json.dumps(list(modules)), json.dumps(list(blocked)))
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        "import mmtrt.cli.main",
+        "from mmtrt.cli.main import main; sys.argv = ['mmtrt', '--help']; main()",
+        "from mmtrt.cli.main import main; sys.argv = ['mmtrt', 'build', '--help']; main()",
+    ],
+    ids=["import", "help", "build help"],
+)
+def test_command_line_loads_nothing_heavy(run: str) -> None:
+    code = f"""
+import json, sys
+try:
+    {run}
+except SystemExit as end:
+    assert not end.code, end.code
+print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
+"""
+    loaded = set(json.loads(in_fresh_python(code)))
+
+    assert "mmtrt" in loaded
+    assert loaded.isdisjoint({*EXTRAS, *SLOW})
+
+
+def test_base_install_imports_all_but_the_listed_modules() -> None:
+    failed = failures(ALL_MODULES, blocked=EXTRAS)
+
+    assert {name: why for name, why in failed.items() if not any(fnmatch(name, p) for p in NEED_EXTRAS)} == {}
+    assert [p for p in NEED_EXTRAS if not any(fnmatch(name, p) for name in failed)] == [], "these need none"
+
+
+def test_every_module_imports_with_the_extras() -> None:
+    found = failures(ALL_MODULES)
+    # What is not on this machine at all can't be imported; anything else that fails is ours.
+    absent = {name for name in EXTRAS if find_spec(name) is None}
+    wanting = {module: name for module, (_, name) in found.items() if name.partition(".")[0] in absent}
+
+    assert {module: why for module, why in found.items() if module not in wanting} == {}
+    if wanting:
+        pytest.skip(f"all but these import, for want of their libraries: {wanting}")
