@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -88,7 +90,7 @@ def machine_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise MachineError(
                 f"the disk is full: {what} was not written", fix="Free some space and run it again."
             ) from error
@@ -111,15 +113,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     A kill never leaves half a file under the name asked for. MachineError on a full disk.
     """
     with machine_errors(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-        part = Path(name)
+        part = _part_of(path)
+        part.touch()
         try:
             yield part
             _sync(part)
-            # mkstemp makes files that only the owner reads.
-            part.chmod(0o666 & ~_umask())
             part.replace(path)
             _sync(path.parent)
         except BaseException:
@@ -130,38 +128,56 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
     """Give an empty folder beside `path`; at the end it takes the place of `path`, on an error it goes."""
+    with _part_folder(path) as part:
+        yield part
+        _swap(part, path)
+        _sync(path.parent)
+
+
+@contextlib.contextmanager
+def _part_folder(path: Path) -> Iterator[Path]:
+    """Give a folder beside `path`; at the end it goes, unless it was renamed by then."""
     with machine_errors(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        part = _part_of(path)
+        part.mkdir()
         try:
             yield part
-            for file in part.rglob("*"):
-                if file.is_file():
-                    _sync(file)
-            part.chmod(0o777 & ~_umask())
-            _swap(part, path)
-            _sync(path.parent)
-        except BaseException:
+        finally:
             shutil.rmtree(part, ignore_errors=True)
-            raise
+
+
+def _part_of(path: Path) -> Path:
+    """Return a fresh name beside `path` that tells which process writes to it; remove those of dead processes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        owner = left.name.removeprefix(f".{path.name}.").split(".")[0]
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _swap(new: Path, path: Path) -> None:
     """Rename `new` to `path`; what stood there goes away only once the new one stands."""
+    for file in new.rglob("*"):
+        if file.is_file():
+            _sync(file)
     if not path.is_dir() or path.is_symlink():
         new.replace(path)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-    path.replace(old / "old")
+    old = _part_of(path)
+    path.replace(old)
     new.replace(path)
     shutil.rmtree(old, ignore_errors=True)
-
-
-@cache
-def _umask() -> int:
-    value = os.umask(0o022)
-    os.umask(value)
-    return value
 
 
 def _sync(path: Path) -> None:
@@ -227,6 +243,9 @@ class StageCache:
         folder = self.root / stage / key[:32]
         if folder.is_dir():
             return folder, True
-        with whole_directory(folder) as part:
+        with _part_folder(folder) as part:
             work(part)
+            # Where another process finished the same stage meanwhile, its result is as good, and may be in use.
+            if not folder.is_dir():
+                _swap(part, folder)
         return folder, False

@@ -114,6 +114,9 @@ def main(call: str, reply: str, parent: str) -> None:
         data = pickle.dumps(outcome)
     except MmtrtError as error:
         data = pickle.dumps(_Outcome(error=error))
+    except MemoryError:
+        short = MachineError("there is not enough memory", fix="Free memory, or give it a smaller batch.")
+        data = pickle.dumps(_Outcome(error=short))
     except Exception:  # noqa: BLE001 -- whatever it was, the parent tells it
         data = pickle.dumps(_Outcome(trace=traceback.format_exc()))
     part_file = Path(f"{reply}.part")

@@ -92,6 +92,11 @@ def _resolve(reference: str) -> str:
             hint = f"Did you mean zoo:{near[0]}? " if near else ""
             raise UsageError(f"the zoo has no model {rest!r}", fix=f"{hint}It has {', '.join(sorted(registry))}.")
         return registry[rest]
+    if kind == "hf":
+        raise UsageError(
+            "Hugging Face models can't be named directly yet",
+            fix="Write a function that returns (model.eval(), inputs, dynamic_axes) and give package.module:function.",
+        )
     if not rest or not all(part.isidentifier() for part in f"{kind}.{rest}".split(".")):
         raise UsageError(
             f"{reference!r} names no model source",

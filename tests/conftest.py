@@ -1,0 +1,58 @@
+"""What all tests share: a cache of their own, the test models on the path, one export for all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+MODELS = Path(__file__).parent / "models"
+sys.path.insert(0, str(MODELS))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache; one cache a session lets tests share finished stages."""
+    monkeypatch.setenv("MMTRT_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+    paths = [str(MODELS), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+
+
+Mmtrt = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def mmtrt(tmp_path: Path) -> Mmtrt:
+    """Run the command line in a process of its own, in an empty folder unless `cwd` says otherwise."""
+
+    def run(*arguments: object, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "mmtrt", *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported test model, `tiny.onnx`, with `tiny.calib/` and `tiny.golden/` beside it."""
+    from mmtrt.artifacts import StageCache  # noqa: PLC0415 -- unit tests need no framework
+    from mmtrt.export.exporter import ExportOptions  # noqa: PLC0415
+    from mmtrt.export.sources import load_source  # noqa: PLC0415
+    from mmtrt.pipeline.context import Context  # noqa: PLC0415
+    from mmtrt.pipeline.exporting import export_stage, publish_export  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("tiny")
+    context = Context(cache=StageCache(tmp_path_factory.getbasetemp() / "cache"))
+    made = export_stage(context, load_source("tiny_fusion:factory"), ExportOptions(calibration_samples=40))
+    return publish_export(made, folder, "tiny").onnx
