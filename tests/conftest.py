@@ -46,11 +46,11 @@ def mmtrt(tmp_path: Path) -> Mmtrt:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exported test model, `tiny.onnx`, with `tiny.calib/` and `tiny.golden/` beside it."""
-    from mmtrt.artifacts import StageCache  # noqa: PLC0415 -- unit tests need no framework
-    from mmtrt.export.exporter import ExportOptions  # noqa: PLC0415
-    from mmtrt.export.sources import load_source  # noqa: PLC0415
-    from mmtrt.pipeline.context import Context  # noqa: PLC0415
-    from mmtrt.pipeline.exporting import export_stage, publish_export  # noqa: PLC0415
+    from mmtrt.artifacts import StageCache
+    from mmtrt.export.exporter import ExportOptions
+    from mmtrt.export.sources import load_source
+    from mmtrt.pipeline.context import Context
+    from mmtrt.pipeline.exporting import export_stage, publish_export
 
     folder = tmp_path_factory.mktemp("tiny")
     context = Context(cache=StageCache(tmp_path_factory.getbasetemp() / "cache"))

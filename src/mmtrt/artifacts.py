@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
-import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -80,7 +81,7 @@ def json_text(data: Any) -> str:
 
 def key_of(parts: Mapping[str, Any]) -> str:
     """Digest of plain JSON data, the same whatever the order of its keys."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(parts, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -98,6 +99,7 @@ def machine_errors(what: str) -> Iterator[None]:
             errno.EACCES,
             errno.EPERM,
             errno.EROFS,
+            errno.EEXIST,
             errno.ENOTDIR,
             errno.EISDIR,
             errno.ENOTEMPTY,
@@ -149,11 +151,21 @@ def _part_folder(path: Path) -> Iterator[Path]:
 def _part_of(path: Path) -> Path:
     """Return a fresh name beside `path` that tells which process writes to it; remove those of dead processes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        owner = left.name.removeprefix(f".{path.name}.").split(".")[0]
-        if owner.isdigit() and not _alive(int(owner)):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    ours = re.compile(rf"\.{re.escape(path.name)}\.(\d{{1,9}})\.[0-9a-f]{{8}}\.part")
+    for left in path.parent.iterdir():
+        match = ours.fullmatch(left.name)
+        if match and not _alive(int(match[1])):
+            _remove(left)
     return path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
+
+
+def _remove(path: Path) -> None:
+    """Remove what an earlier process left; what may not be removed, another user's say, stays."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _alive(process: int) -> bool:
@@ -168,16 +180,24 @@ def _alive(process: int) -> bool:
 
 def _swap(new: Path, path: Path) -> None:
     """Rename `new` to `path`; what stood there goes away only once the new one stands."""
-    for file in new.rglob("*"):
-        if file.is_file():
-            _sync(file)
+    _sync_folder(new)
     if not path.is_dir() or path.is_symlink():
         new.replace(path)
         return
     old = _part_of(path)
     path.replace(old)
-    new.replace(path)
+    try:
+        new.replace(path)
+    except BaseException:
+        old.replace(path)
+        raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    for inner in (*folder.rglob("*"), folder):
+        if inner.is_file() or inner.is_dir():
+            _sync(inner)
 
 
 def _sync(path: Path) -> None:
@@ -237,15 +257,22 @@ class StageCache:
         """
         key = key_of({"stage": stage, "mmtrt": mmtrt_digest(), **parts})
         if self.root is None:
-            folder = Path(tempfile.mkdtemp(prefix=f"mmtrt-{stage}-"))
-            work(folder)
+            with machine_errors("a temporary folder"):
+                folder = Path(tempfile.mkdtemp(prefix=f"mmtrt-{stage}-"))
+                atexit.register(shutil.rmtree, folder, ignore_errors=True)
+                work(folder)
             return folder, False
         folder = self.root / stage / key[:32]
         if folder.is_dir():
             return folder, True
         with _part_folder(folder) as part:
             work(part)
-            # Where another process finished the same stage meanwhile, its result is as good, and may be in use.
-            if not folder.is_dir():
-                _swap(part, folder)
+            _sync_folder(part)
+            try:
+                part.replace(folder)
+            except OSError:
+                # Where another process finished the same stage meanwhile, its result is as good, and may be in use.
+                if not folder.is_dir():
+                    raise
+            _sync(folder.parent)
         return folder, False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import os
 import pickle
 import signal
@@ -32,7 +31,7 @@ class CrashError(MeasurementError):
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     value: Any = None
-    error: MmtrtError | None = None
+    error: MmtrtError | OSError | None = None
     trace: str = ""
 
 
@@ -41,12 +40,13 @@ def run_isolated(
 ) -> _Result:
     """Call a module-level function in a fresh process and return its result.
 
-    Arguments and result are pickled. An MmtrtError crosses over as it is; a death by a signal is a CrashError
-    that names `what`; a Ctrl-C here, or the death of this process, ends the other one too.
+    Arguments and result are pickled. An MmtrtError or an OSError crosses over as it is; a death by a signal is a
+    CrashError that names `what`; a Ctrl-C here, or the death of this process, ends the other one too.
     """
     with tempfile.TemporaryDirectory(prefix="mmtrt-") as folder:
         call, reply, log = Path(folder, "call"), Path(folder, "reply"), Path(folder, "log")
-        call.write_bytes(pickle.dumps((function.__module__, function.__qualname__, args, kwargs, sys.path)))
+        # The path first: the function and its arguments may need it to be found.
+        call.write_bytes(pickle.dumps(sys.path) + pickle.dumps((function, args, kwargs)))
         command = [sys.executable, "-m", "mmtrt.isolation", str(call), str(reply), str(os.getpid())]
         # This very mmtrt, also where it runs from a source tree.
         path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
@@ -85,8 +85,8 @@ def death(what: str, code: int, log: str) -> MmtrtError:
             fix="Free memory, or give it a smaller batch.",
         )
     if code < 0:
-        name = signal.Signals(-code).name
-        return CrashError(f"{what} crashed ({name})\n{tail}".rstrip())
+        names = {number.value: number.name for number in signal.Signals}
+        return CrashError(f"{what} crashed ({names.get(-code, f'signal {-code}')})\n{tail}".rstrip())
     return CrashError(f"{what} ended with code {code}\n{tail}".rstrip())
 
 
@@ -104,21 +104,14 @@ def main(call: str, reply: str, parent: str) -> None:
     """Run the call that the file `call` describes, and write its outcome to the file `reply`."""
     follow_parent(int(parent))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C, and ends this process.
-    module, name, args, kwargs, path = pickle.loads(Path(call).read_bytes())  # noqa: S301 -- our parent wrote it
-    sys.path.extend(entry for entry in path if entry not in sys.path)
-    function: Any = importlib.import_module(module)
-    for part in name.split("."):
-        function = getattr(function, part)
     try:
-        outcome = _Outcome(value=function(*args, **kwargs))
-        data = pickle.dumps(outcome)
-    except MmtrtError as error:
-        data = pickle.dumps(_Outcome(error=error))
-    except MemoryError:
-        short = MachineError("there is not enough memory", fix="Free memory, or give it a smaller batch.")
-        data = pickle.dumps(_Outcome(error=short))
-    except Exception:  # noqa: BLE001 -- whatever it was, the parent tells it
-        data = pickle.dumps(_Outcome(trace=traceback.format_exc()))
+        with Path(call).open("rb") as stream:
+            path = pickle.load(stream)  # noqa: S301 -- our parent wrote it
+            sys.path.extend(entry for entry in path if entry not in sys.path)
+            function, args, kwargs = pickle.load(stream)  # noqa: S301
+        data = pickle.dumps(_Outcome(value=function(*args, **kwargs)))
+    except Exception as error:  # noqa: BLE001 -- whatever it was, the parent tells it
+        data = pickle.dumps(_failure(error))
     part_file = Path(f"{reply}.part")
     part_file.write_bytes(data)
     part_file.replace(reply)
@@ -126,6 +119,14 @@ def main(call: str, reply: str, parent: str) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _failure(error: Exception) -> _Outcome:
+    if isinstance(error, MemoryError):
+        error = MachineError("there is not enough memory", fix="Free memory, or give it a smaller batch.")
+    if isinstance(error, MmtrtError) or (isinstance(error, OSError) and error.errno is not None):
+        return _Outcome(error=error)
+    return _Outcome(trace="".join(traceback.format_exception(error)))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ class Comparison:
             self._candidate += float(y @ y)
             self._noise += float(difference @ difference)
             self._dot += float(x @ y)
-        if left.ndim and left.shape[-1] > 1 and left.size:
+        # The one axis of a vector is the batch, not classes.
+        if left.ndim > 1 and left.shape[-1] > 1 and left.size:
             agreed = left.argmax(axis=-1) == right.argmax(axis=-1)
             self._agreed += int(agreed.sum())
             self._rows += agreed.size
@@ -64,15 +65,17 @@ class Comparison:
         """Signal to noise ratio in dB; infinite where there is no noise."""
         if self._noise == 0:
             return math.inf
-        return 10 * math.log10(self._signal / self._noise) if self._signal else -math.inf
+        # A quotient could underflow to a zero that has no logarithm.
+        return 10 * (math.log10(self._signal) - math.log10(self._noise)) if self._signal else -math.inf
 
     @property
     def cosine(self) -> float:
         """Cosine similarity over all elements; 1 where both are zero."""
+        if self._noise == 0:
+            return 1.0
         norm = math.sqrt(self._signal) * math.sqrt(self._candidate)
-        if norm == 0:
-            return 1.0 if self._noise == 0 else 0.0
-        return min(1.0, self._dot / norm)
+        # In this order a NaN stays one: max and min keep their first argument where a comparison is false.
+        return max(min(self._dot / norm, 1.0), -1.0) if norm else 0.0
 
     @property
     def rel_l2(self) -> float:

@@ -7,7 +7,8 @@ External data is refused outside the model's own folder, whatever the loader bel
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -75,16 +76,18 @@ def _first_line(error: Exception) -> str:
 
 
 def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    found = list(graph.initializer)
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                found.append(attribute.t)
-            found.extend(attribute.tensors)
-            if attribute.HasField("g"):
-                found.extend(_tensors(attribute.g))
-            for inner in attribute.graphs:
-                found.extend(_tensors(inner))
+    sparse = [part for tensor in graph.sparse_initializer for part in (tensor.values, tensor.indices)]
+    return [*graph.initializer, *sparse, *_node_tensors(graph.node)]
+
+
+def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> list[onnx.TensorProto]:
+    found: list[onnx.TensorProto] = []
+    for attribute in (a for node in nodes for a in node.attribute):
+        found += [attribute.t, *attribute.tensors]
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            found += [sparse.values, sparse.indices]
+        for graph in (attribute.g, *attribute.graphs):
+            found += _tensors(graph)
     return found
 
 
@@ -93,8 +96,7 @@ def _external(model: onnx.ModelProto, path: Path) -> set[str]:
     locations: set[str] = set()
     tensors = _tensors(model.graph)
     for function in model.functions:
-        for node in function.node:
-            tensors.extend(a.t for a in node.attribute if a.HasField("t"))
+        tensors += _node_tensors(function.node)
     for tensor in tensors:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
@@ -120,11 +122,34 @@ def _external(model: onnx.ModelProto, path: Path) -> set[str]:
                 f"{path}: its weights are missing: there is no file {at}",
                 fix="Copy the data file along with the .onnx.",
             )
-        needed = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+        needed = _end(path, tensor, entries)
         if at.stat().st_size < needed:
-            raise ModelError(f"{path}: {at} is cut off: {at.stat().st_size} bytes where {needed} are needed")
+            raise ModelError(
+                f"{path}: {at} is cut off: {at.stat().st_size} bytes where {needed} are needed",
+                fix="Copy the data file again, in binary mode.",
+            )
         locations.add(location)
     return locations
+
+
+_PACKED = {"INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2"}
+
+
+def _end(path: Path, tensor: onnx.TensorProto, entries: Mapping[str, str]) -> int:
+    """Return where a weight ends in its data file; ModelError where that does not fit its type and shape."""
+    offset, length = entries.get("offset", "0"), entries.get("length")
+    if not offset.isdecimal() or not (length or "0").isdecimal():
+        raise ModelError(
+            f"{path}: weight {tensor.name!r} has offset {offset!r} and length {length!r}", fix="Export it again."
+        )
+    if onnx.TensorProto.DataType.Name(tensor.data_type) in _PACKED:
+        return int(offset) + int(length or 0)
+    size = math.prod(tensor.dims) * np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
+    if length is not None and int(length) != size:
+        raise ModelError(
+            f"{path}: weight {tensor.name!r} needs {size} bytes, and its length is {length}", fix="Export it again."
+        )
+    return int(offset) + size
 
 
 def model_digest(path: Path) -> str:
@@ -143,7 +168,13 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
     """
     size = sum(len(t.raw_data) for t in model.graph.initializer)
     if size <= EMBED_LIMIT:
-        onnx.checker.check_model(model)
+        try:
+            onnx.checker.check_model(model)
+        except onnx.checker.ValidationError as error:
+            raise ModelError(
+                f"{path.name}: what was made is no valid ONNX: {_first_line(error)}",
+                fix="An output that is an input as it came, or that has an input's name, is the usual cause.",
+            ) from error
         with whole_file(path) as part:
             part.write_bytes(model.SerializeToString(deterministic=True))
         return
@@ -184,7 +215,10 @@ def model_spec(model: onnx.ModelProto) -> ModelSpec:
         return shown
     try:
         told = ModelSpec.from_json(json.loads(text))
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        for name, span in told.ranges.items():
+            if not all(isinstance(size, int) for size in span) or not 0 < span[0] <= span[1] <= span[2]:
+                raise ValueError(f"the range of {name!r} is {list(span)}")  # noqa: TRY301
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ModelError(f"the model's {SPEC_KEY} metadata can't be read: {error}", fix="Export it again.") from error
     if told.inputs != shown.inputs or tuple(t.name for t in told.outputs) != tuple(t.name for t in shown.outputs):
         # The graph was edited by another tool: what it is now counts, what it was for stays.

@@ -33,6 +33,8 @@ __all__ = [
 
 Span = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
@@ -57,7 +59,7 @@ class Model(_Section):
 class Precision(_Section):
     """The precisions to build, INT8's calibration method, and the nodes or modules to keep out of INT8."""
 
-    build: tuple[Literal["fp32", "fp16", "int8"], ...] = ("fp32", "fp16", "int8")
+    build: Annotated[tuple[Literal["fp32", "fp16", "int8"], ...], Field(min_length=1)] = ("fp32", "fp16", "int8")
     method: Literal["max", "mse", "percentile"] = "mse"
     keep: tuple[str, ...] = ()
 
@@ -75,25 +77,31 @@ class Parity(_Section):
     set: str | None = None
     count: Annotated[int, Field(gt=0)] | None = None
     metrics: dict[str, tuple[str, ...]] = {}
-    budget: dict[Literal["fp32", "fp16", "int8"], dict[str, float]] = {}
+    budget: dict[Literal["fp32", "fp16", "int8"], dict[str, Finite]] = {}
 
     @field_validator("metrics", mode="before")
     @classmethod
-    def _known(cls, metrics: Any) -> Any:
-        listed = {head: (names,) if isinstance(names, str) else names for head, names in dict(metrics).items()}
-        for names in listed.values():
+    def _listed(cls, metrics: Any) -> Any:
+        if not isinstance(metrics, Mapping):
+            return metrics
+        return {head: (names,) if isinstance(names, str) else names for head, names in metrics.items()}
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, metrics: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for names in metrics.values():
             for name in names:
                 if name not in TASK_METRICS:
                     near = get_close_matches(name, TASK_METRICS, n=1)
                     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(TASK_METRICS)}"
                     raise ValueError(f"there is no task metric {name!r}: {hint}")
-        return listed
+        return metrics
 
 
 class Bench(_Section):
     """How long each file is measured, in seconds, and at which sizes; sizes not named are the usual ones."""
 
-    duration_s: Annotated[float, Field(gt=0)] = 3.0
+    duration_s: Annotated[Finite, Field(gt=0)] = 3.0
     sizes: dict[str, Annotated[int, Field(gt=0)]] = {}
 
 
@@ -139,7 +147,9 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def _readable(path: Path, error: ValidationError) -> RecipeError:
-    first = error.errors()[0]
+    errors = error.errors()
+    # A misspelt key is told before the key that is missing for it.
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = sorted(_keys(first["loc"][:-1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -22,15 +23,17 @@ Verdict = Literal["pass", "fail", "inconclusive", "not run"]
 
 
 def plain(value: Any) -> Any:
-    """Return JSON data: NaN and infinities become None, tuples lists, paths text."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+    """Return JSON data: NaN and infinities become None, NumPy's numbers Python's, tuples lists, paths text."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if value is None or isinstance(value, (str, int, bool)):
+    if value is None or isinstance(value, (str, bool)):
         return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
     return str(value)
 
 

@@ -132,7 +132,7 @@ def resize_array(array: Array, shape: Sequence[int]) -> Array:
     for axis, size in enumerate(shape):
         if array.shape[axis] != size:
             array = np.take(array, np.arange(size) % array.shape[axis], axis=axis)
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")
 
 
 def format_shape(shape: Sequence[int | str]) -> str:
@@ -140,8 +140,10 @@ def format_shape(shape: Sequence[int | str]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-_TRTEXEC = re.compile(r"(?P<name>[^,\s]+?):(?P<dims>\d+(?:x\d+)*|scalar)")
-_POLYGRAPHY = re.compile(r"(?P<name>[^,\s]+?):\[(?P<dims>\s*\d*(?:\s*,\s*\d+)*\s*)\]")
+# A name may hold colons itself (`input:0:1x4`), but nothing that looks like a shape with more behind it.
+_NAME = r"(?P<name>(?:(?!:\d+x\d|:\[)[^,\s])+?)"
+_TRTEXEC = re.compile(_NAME + r":(?P<dims>\d+(?:x\d+)*|scalar)(?=[,\s]|$)")
+_POLYGRAPHY = re.compile(_NAME + r":\[\s*(?P<dims>(?:\d+(?:\s*,\s*\d+)*)?)\s*\](?=[,\s]|$)")
 
 
 def parse_shapes(text: str) -> dict[str, tuple[int, ...]]:
@@ -153,7 +155,7 @@ def parse_shapes(text: str) -> dict[str, tuple[int, ...]]:
     rest = text.strip()
     while rest:
         match = _POLYGRAPHY.match(rest) or _TRTEXEC.match(rest)
-        if not match or (match.end() < len(rest) and rest[match.end()] not in ", "):
+        if not match:
             raise UsageError(
                 f"can't read a shape at {rest!r}", fix="Write it as name:1x3x224x224 or name:[1,3,224,224]."
             )
@@ -161,7 +163,8 @@ def parse_shapes(text: str) -> dict[str, tuple[int, ...]]:
         if name in shapes:
             raise UsageError(f"the shape of input {name!r} is given twice")
         shapes[name] = tuple(int(d) for d in re.findall(r"\d+", match["dims"]))
-        rest = rest[match.end() :].lstrip(", ")
+        rest = rest[match.end() :].strip()
+        rest = rest.removeprefix(",").lstrip()
     return shapes
 
 
@@ -169,7 +172,7 @@ def array_digest(arrays: Mapping[str, Array]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of named arrays, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = np.asarray(arrays[name])
         digest.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

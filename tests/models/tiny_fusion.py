@@ -28,9 +28,7 @@ class TinyFusion(nn.Module):
         self.answer = nn.Linear(32, 5)
         self.match = nn.Linear(32, 2)
 
-    def forward(
-        self, image: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, image: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         stem = torch.relu(self.stem(image))
         grid = torch.relu(self.block(stem) + stem)
         regions = grid.flatten(2).transpose(1, 2)

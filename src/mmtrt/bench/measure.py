@@ -46,9 +46,11 @@ def measure(contenders: Sequence[Contender], feeds: Feeds, *, duration_s: float 
             stack.enter_context(contender.runner)
         for contender in contenders:
             _warm_up(contender, feeds)
-        while min(map(len, times)) < LEAST or min(map(sum, times)) < duration_s * 1e3:
-            for contender, row in zip(contenders, times, strict=True):
-                row.append(_once(contender, feeds))
+        total_ms = [0.0] * len(contenders)
+        while len(times[0]) < LEAST or min(total_ms) < duration_s * 1e3:
+            for index, contender in enumerate(contenders):
+                times[index].append(_once(contender, feeds))
+                total_ms[index] += times[index][-1]
         runs = [contender.runner.runs for contender in contenders]
     shapes = {name: array.shape for name, array in feeds.items()}
     rows = tuple(_row(c, r, t, shapes) for c, r, t in zip(contenders, runs, times, strict=True))
@@ -70,10 +72,10 @@ def _once(contender: Contender, feeds: Feeds) -> float:
     return (time.perf_counter_ns() - start) / 1e6
 
 
-def percentile(times: Sequence[float], percent: float) -> float:
+def percentile(times: Sequence[float], percent: int) -> float:
     """Return the smallest time that at least `percent` of all times do not exceed (nearest rank)."""
     ordered = sorted(times)
-    return ordered[max(0, -(-len(ordered) * int(percent) // 100) - 1)]
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
 def _row(contender: Contender, runs: str, times: Sequence[float], shapes: Mapping[str, tuple[int, ...]]) -> BenchRow:
@@ -96,10 +98,11 @@ def _ratios(contenders: Sequence[Contender], times: Sequence[Sequence[float]]) -
     """Median time against the first contender's, with a paired bootstrap over rounds (Efron 1979)."""
     if len(contenders) < 2:
         return None
-    rounds = min(map(len, times))
-    table = np.array([row[:rounds] for row in times])
-    picks = np.random.default_rng(_SEED).integers(0, rounds, size=(_RESAMPLES, rounds))
-    medians = np.median(table[:, picks], axis=2)
+    table = np.array(times)
+    rounds = table.shape[1]
+    rng = np.random.default_rng(_SEED)
+    # One resample at a time: all at once, a minute of a fast model would take gigabytes.
+    medians = np.array([np.median(table[:, rng.integers(0, rounds, rounds)], axis=1) for _ in range(_RESAMPLES)]).T
     ratios: dict[str, Any] = {}
     for index, contender in enumerate(contenders[1:], start=1):
         low, high = np.percentile(medians[index] / medians[0], [2.5, 97.5])

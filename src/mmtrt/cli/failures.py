@@ -8,7 +8,6 @@ import platform
 import sys
 import tempfile
 import traceback
-from pathlib import Path
 
 import typer
 
@@ -18,6 +17,18 @@ from mmtrt.errors import EXIT_INTERRUPTED, MachineError, MmtrtError
 __all__ = ["explain_failure", "interrupted"]
 
 _BUG = 70
+_EXTRAS = {
+    "onnx": "onnx",
+    "onnx_ir": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "polygraphy": "onnx",
+    "safetensors": "export",
+    "torch": "export",
+    "transformers": "hf",
+}
+"""The package that a command needs, and the extra that brings it."""
+_BROKEN_PIPE = 141  # 128 + SIGPIPE, as of any tool that the shell's pipe ends.
 # Typer carries a Click of its own, older ones import the package: whichever it is, this is its error.
 _ClickError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -31,18 +42,23 @@ def interrupted() -> int:
 def explain_failure(error: BaseException) -> int:
     """Print an error and return its exit code; the traceback of a bug goes to a file that the message names."""
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 1
+        if isinstance(error.code, str):
+            _say(error.code, None, 1)
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, typer.Exit):
         return error.exit_code
     if isinstance(error, BrokenPipeError):
-        # The reader went away, `| head` say; nothing more can be told to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        # The reader went away, `| head` say; no verdict was told: not 0.
+        _hang_up()
+        return _BROKEN_PIPE
     if isinstance(error, _ClickError):
         context = getattr(error, "ctx", None)
         hint = f"Try '{context.command_path} --help'." if context is not None else None
         _say(error.format_message(), hint, error.exit_code)  # type: ignore[attr-defined]
         return int(error.exit_code)  # type: ignore[attr-defined]
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] in _EXTRAS:
+        package = error.name.partition(".")[0]
+        error = MachineError(f"{package} is not installed", fix=f"pip install 'mmtrt[{_EXTRAS[package]}]'")
     if isinstance(error, MemoryError):
         error = MachineError("there is not enough memory", fix="Use a smaller batch or fewer samples.")
     if isinstance(error, OSError) and error.errno is not None:
@@ -50,8 +66,7 @@ def explain_failure(error: BaseException) -> int:
     if isinstance(error, MmtrtError) and error.exit_code != _BUG:
         _say(error.message, error.fix, error.exit_code)
         return error.exit_code
-    path = _save(error)
-    _say(f"a bug of ours: {type(error).__name__}: {error}", f"The traceback is in {path}: please report it.", _BUG)
+    _say(f"a bug of ours: {type(error).__name__}: {error}", f"The traceback is {_save(error)}: please report it.", _BUG)
     return _BUG
 
 
@@ -61,13 +76,29 @@ def _say(message: str, fix: str | None, code: int) -> None:
         print(f"  {fix}", file=sys.stderr)  # noqa: T201
     if "--json" in sys.argv:
         document = {"schema": "mmtrt.error/1", "error": message, "fix": fix, "exit_code": code}
-        print(json.dumps(document, ensure_ascii=False))  # noqa: T201
+        try:
+            # ASCII: a file's name may hold what stdout can't encode.
+            print(json.dumps(document), flush=True)  # noqa: T201
+        except BrokenPipeError:
+            _hang_up()
 
 
-def _save(error: BaseException) -> Path:
-    handle, name = tempfile.mkstemp(prefix="mmtrt-bug-", suffix=".txt")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(f"mmtrt {mmtrt.__version__}, Python {sys.version}, {platform.platform()}\n")
-        stream.write(f"{' '.join(sys.argv)}\n\n")
-        stream.writelines(traceback.format_exception(error))
-    return Path(name)
+def _hang_up() -> None:
+    """Give the rest of stdout to nobody: Python's own last flush would fail too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _save(error: BaseException) -> str:
+    """Write the traceback to a file and say where it is; where no file can be written, give it itself."""
+    lines = [
+        f"mmtrt {mmtrt.__version__}, Python {sys.version}, {platform.platform()}\n",
+        f"{' '.join(sys.argv)}\n\n",
+        *traceback.format_exception(error),
+    ]
+    try:
+        handle, name = tempfile.mkstemp(prefix="mmtrt-bug-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.writelines(lines)
+    except OSError:
+        return "\n" + "".join(lines)
+    return f"in {name}"

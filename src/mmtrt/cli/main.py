@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -13,7 +14,6 @@ from mmtrt.cli.failures import explain_failure, interrupted
 app = typer.Typer(
     name="mmtrt",
     help="Takes trained PyTorch models that fuse several modalities to NVIDIA TensorRT, and proves every step.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -40,10 +40,35 @@ def _mmtrt(
 
 def main() -> NoReturn:
     """Run the command line, and leave with the exit code that design and README promise."""
+    _open_streams()
     try:
-        code = app(standalone_mode=False)
+        code = _run()
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = interrupted()
     except BaseException as error:  # noqa: BLE001 -- the last line before the shell
         code = explain_failure(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _run() -> object:
+    # A command with --json puts stderr in the place of stdout, see Show; an error's document needs stdout again.
+    stdout = sys.stdout
+    try:
+        return app(standalone_mode=False)
+    finally:
+        sys.stdout = stdout
+
+
+def _open_streams() -> None:
+    """Open what the caller closed (`<&-`, `>&-`): else the next file opened takes its number, and what it is told."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 -- open to the end
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    if hasattr(sys.stdout, "reconfigure"):
+        # A file's name may hold bytes that are no UTF-8.
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mmtrt.errors import MachineError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,6 +27,10 @@ class Show:
     def __init__(self, *, json: bool, quiet: bool) -> None:
         self.json = json
         self.quiet = quiet
+        self._out = sys.stdout
+        if json:
+            # stdout is for the one document: what a factory or a library prints goes to stderr.
+            sys.stdout = sys.stderr
         self._status: Status | None = None
         self._begun = time.monotonic()
 
@@ -32,6 +40,8 @@ class Show:
         from mmtrt.pipeline.context import Context
 
         cache = StageCache(None) if no_cache else StageCache.default()
+        if cache.root is not None:
+            _make(cache.root)
         return Context(cache=cache, stage=self.stage, note=self.note)
 
     def stage(self, text: str) -> None:
@@ -46,6 +56,8 @@ class Show:
 
             self._status = Console(stderr=True).status(text)
             self._status.start()
+            # An error leaves by another door; the cursor must come back there too.
+            atexit.register(self.done)
         self._status.update(text)
 
     def note(self, text: str) -> None:
@@ -63,10 +75,21 @@ class Show:
         """Print the document or the table."""
         self.done()
         if self.json:
-            print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))  # noqa: T201
+            # ASCII: a file's name may hold what stdout can't encode.
+            print(json.dumps(data, indent=2, allow_nan=False), file=self._out, flush=True)
             return
         from rich.console import Console
 
         # A table cut to a pipe's 80 columns would lose its last columns.
-        wide = None if sys.stdout.isatty() else 200
-        Console(width=wide, highlight=False).print(view)
+        wide = None if self._out.isatty() else 200
+        Console(file=self._out, width=wide, highlight=False).print(view)
+
+
+def _make(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(
+            f"the cache {cache} can't be used: {error.strerror}",
+            fix="Set MMTRT_CACHE_DIR to a folder that can be written, or give --no-cache.",
+        ) from error

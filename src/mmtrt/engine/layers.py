@@ -35,7 +35,7 @@ class EngineLayer:
 
     @property
     def role(self) -> str:
-        """`gemm`, `conv`, `move` (only copies data), `shape` (host arithmetic, no kernel) or `other`."""
+        """`gemm`, `conv`, `move` (only copies data), `shape` (host arithmetic or a stream waiting for another: no kernel) or `other`."""
         return _role(self)
 
     @property
@@ -92,7 +92,7 @@ def summarise(layers: Sequence[EngineLayer]) -> LayerSummary:
 _GEMM = re.compile(r"gemm|matrix_?multiply|matmul|fully_?connected", re.IGNORECASE)
 _CONV = re.compile(r"correlation|convolution|^(de)?conv", re.IGNORECASE)
 _MOVE = re.compile(r"reformat|shuffle|^copy|noop|concat|slice", re.IGNORECASE)
-_SHAPE = re.compile(r"shape_call|^shapehostto|^constant$", re.IGNORECASE)
+_SHAPE = re.compile(r"shape_call|^shapehostto|^constant$|^signal$|^wait$", re.IGNORECASE)
 # The compiler names a fused kernel by its steps, cut to four letters: MulMinMaxRounCast, MoveReplConc.
 _STEPS = re.compile(r"__myl_(?P<steps>[A-Za-z]+)")
 _MOVING_STEPS = {
@@ -149,7 +149,7 @@ _TENSORS = re.compile(_TENSOR)
 _LINE = re.compile(
     r"Name: (?P<name>.*), LayerType: (?P<kind>\S*), Inputs: \[(?P<inputs>.*?)\], "
     r"(?:Constants: \[(?P<constants>.*?)\], )?Outputs: \[(?P<outputs>.*?)\], TacticName: (?P<tactic>.*), "
-    r"StreamId: -?\d+, Metadata: ?(?P<metadata>.*)"
+    r"StreamId: -?\d+, (?:EventId: -?\d+, )?Metadata: ?(?P<metadata>.*)"
 )
 _DATATYPE = re.compile(r"Datatype: (?P<dtype>\w+)")
 _NODE = re.compile(r"\[ONNX Layer: (?P<node>.*?)\](?=\[ONNX Layer: |[\x1e\x1f]|$)")

@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 
 import mmtrt
-from mmtrt.errors import ModelError, SampleError
+from mmtrt.errors import ModelError
 from mmtrt.export.shapes import example_sizes, settle_ranges
 from mmtrt.export.sources import Source
 from mmtrt.export.tidy import tidy
@@ -22,7 +22,7 @@ from mmtrt.export.tracing import OPSET, trace
 from mmtrt.export.verify import Verified, verify
 from mmtrt.onnx_files import SPEC_KEY, graph_spec, save_model, set_metadata
 from mmtrt.runtimes.eager import EagerRunner
-from mmtrt.samples import OUTPUT, Sample, checked, split_label, write_samples
+from mmtrt.samples import OUTPUT, Sample, SampleSet, checked, split_label, write_samples
 from mmtrt.tensors import Array, ModelSpec
 
 __all__ = ["CALIBRATION_SAMPLES", "GOLDEN_SAMPLES", "ExportOptions", "Exported", "export_model"]
@@ -93,6 +93,11 @@ def _spec(
     warn: Callable[[str], None],
 ) -> ModelSpec:
     shown = graph_spec(model)
+    if source.outputs is not None and len(source.outputs) != len(shown.outputs):
+        raise ModelError(
+            f"{source.reference}: {len(source.outputs)} outputs are named, the module has {len(shown.outputs)}",
+            fix="Name each of them, or none.",
+        )
     names = [tensor.name for tensor in shown.inputs]
     for name in source.examples:
         if name not in names:
@@ -127,15 +132,11 @@ def _samples(source: Source, options: ExportOptions) -> Iterator[Sample]:
     if source.samples is None:
         yield from _split(source)
         return
-    wanted = options.calibration_samples
-    takes_count = "count" in inspect.signature(source.samples).parameters
-    made: Iterable[Sample] = source.samples(count=wanted) if takes_count else source.samples()  # type: ignore[call-arg]
-    count = 0
-    for sample in itertools.islice(made, wanted):
-        count += 1
-        yield sample
-    if not count:
-        raise SampleError(f"{source.reference}: its samples function yields nothing")
+    make, wanted = source.samples, options.calibration_samples
+    count = {"count": wanted} if "count" in inspect.signature(make).parameters else {}
+    # As a set, which names the sample at which the function fails.
+    name = f"the samples of {source.reference}"
+    yield from SampleSet(source=name, key="", read=lambda: itertools.islice(make(**count), wanted))
 
 
 def _split(source: Source) -> Iterator[Sample]:

@@ -63,10 +63,15 @@ def load_source(reference: str) -> Source:
         made = factory()
     except InputError:
         raise
-    except Exception as error:
-        raise ModelError(f"{reference} failed: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ModelError(
+            f"{reference} failed: {type(error).__name__}: {error}",
+            fix="It is called without arguments, in the current directory.",
+        ) from error
     module, examples, axes, extra = _parts(reference, made)
     samples = extra.get("samples")
+    if samples is not None and not callable(samples):
+        raise ModelError(f"{reference}: samples is a {type(samples).__name__}", fix="Give a function that yields them.")
     source = Source(
         reference=reference,
         name=_name(reference),
@@ -74,9 +79,12 @@ def load_source(reference: str) -> Source:
         examples=_in_forward_order(reference, module, examples),
         axes=axes,
         modalities=_modalities(reference, extra, examples),
-        outputs=tuple(extra["outputs"]) if "outputs" in extra else None,
-        ranges={name: _span(reference, name, span) for name, span in extra.get("ranges", {}).items()},
-        samples=samples if samples is not None else None,
+        outputs=_outputs(reference, extra, examples),
+        ranges={
+            name: _span(reference, name, span)
+            for name, span in _mapping(reference, "ranges", extra.get("ranges", {})).items()
+        },
+        samples=samples,
         digest=_digest(module, factory),
     )
     _check_axes(source)
@@ -122,15 +130,20 @@ def _parts(
     module, inputs, *rest = made
     if not isinstance(module, torch.nn.Module) or not isinstance(inputs, Mapping) or not inputs:
         raise ModelError(f"{reference} returned ({type(module).__name__}, {type(inputs).__name__})", fix=fix)
-    if module.training:
-        raise ModelError(f"{reference}: the module is in training mode", fix="Call .eval() in the factory.")
+    for part, inner in module.named_modules():
+        if inner.training:
+            what = f"its part {part!r}" if part else "the module"
+            raise ModelError(f"{reference}: {what} is in training mode", fix="Call .eval() in the factory, last.")
     examples = {name: _array(reference, name, value) for name, value in inputs.items()}
     axes: dict[str, dict[int, str]] = (
-        {name: dict(named) for name, named in rest[0].items()}
+        {
+            name: dict(_mapping(reference, f"dynamic_axes[{name!r}]", named))
+            for name, named in _mapping(reference, "dynamic_axes", rest[0]).items()
+        }
         if rest and rest[0] is not None
         else {name: {0: "batch"} for name, array in examples.items() if array.ndim}
     )
-    extra: dict[str, Any] = dict(rest[1]) if len(rest) > 1 else {}
+    extra: dict[str, Any] = dict(_mapping(reference, "the fourth item", rest[1])) if len(rest) > 1 else {}
     for key in extra:
         if key not in _EXTRA_KEYS:
             near = get_close_matches(key, _EXTRA_KEYS, n=1)
@@ -141,9 +154,24 @@ def _parts(
     return module, examples, axes, extra
 
 
+def _mapping(reference: str, what: str, value: Any) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise ModelError(
+            f"{reference}: {what} is a {type(value).__name__}",
+            fix="Give a dict; dynamic_axes is {input name: {axis: size name}}, ranges {size name: [min, opt, max]}.",
+        )
+    return value
+
+
 def _array(reference: str, name: str, value: Any) -> Array:
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().numpy()
+        try:
+            return value.detach().cpu().numpy()
+        except TypeError:
+            raise ModelError(
+                f"{reference}: example input {name!r} is {value.dtype}, which numpy lacks",
+                fix="Give the module float32 inputs and cast them inside.",
+            ) from None
     if isinstance(value, np.ndarray):
         return value
     raise ModelError(
@@ -167,7 +195,9 @@ def _in_forward_order(reference: str, module: torch.nn.Module, examples: Mapping
 
 
 def _modalities(reference: str, extra: Mapping[str, Any], examples: Mapping[str, Array]) -> dict[str, tuple[str, ...]]:
-    told: Mapping[str, Sequence[str]] = extra.get("modalities", {name: [name] for name in examples})
+    told: Mapping[str, Sequence[str]] = _mapping(
+        reference, "modalities", extra.get("modalities", {name: [name] for name in examples})
+    )
     for modality, names in told.items():
         for name in names:
             if name not in examples:
@@ -175,10 +205,23 @@ def _modalities(reference: str, extra: Mapping[str, Any], examples: Mapping[str,
     return {modality: tuple(names) for modality, names in told.items()}
 
 
-def _span(reference: str, name: str, span: Sequence[int]) -> tuple[int, int, int]:
-    if len(span) != 3 or not 0 < span[0] <= span[1] <= span[2]:
+def _outputs(reference: str, extra: Mapping[str, Any], examples: Mapping[str, Array]) -> tuple[str, ...] | None:
+    names = extra.get("outputs")
+    if names is None:
+        return None
+    listed = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    if not listed or len({*names, *examples}) != len(names) + len(examples):
         raise ModelError(
-            f"{reference}: the range of {name!r} is {list(span)}",
+            f"{reference}: outputs is {names!r}", fix="Give a list of names, each once, none of them an input's."
+        )
+    return tuple(names)
+
+
+def _span(reference: str, name: str, span: Any) -> tuple[int, int, int]:
+    numbers = isinstance(span, Sequence) and len(span) == 3 and all(isinstance(size, int) for size in span)
+    if not numbers or not 0 < span[0] <= span[1] <= span[2]:
+        raise ModelError(
+            f"{reference}: the range of {name!r} is {span!r}",
             fix="Give [min, opt, max] with 0 < min <= opt <= max.",
         )
     return (int(span[0]), int(span[1]), int(span[2]))
@@ -191,12 +234,15 @@ def _check_axes(source: Source) -> None:
             near = get_close_matches(name, source.examples, n=1)
             raise ModelError(
                 f"{source.reference}: dynamic axes are given for {name!r}, which is no input",
-                fix=f"Did you mean {near[0]!r}?" if near else None,
+                fix=f"Did you mean {near[0]!r}?" if near else f"Its inputs are {', '.join(source.examples)}.",
             )
         shape = source.examples[name].shape
         for axis, size_name in named.items():
-            if not 0 <= axis < len(shape):
-                raise ModelError(f"{source.reference}: input {name!r} has no axis {axis}: its shape is {shape}")
+            if axis not in range(len(shape)) or not isinstance(size_name, str):
+                raise ModelError(
+                    f"{source.reference}: input {name!r} has no axis {axis!r} to be called {size_name!r}",
+                    fix=f"Its shape is {shape}; write {{axis: size name}}, {{0: 'batch'}} say.",
+                )
             before = sizes.setdefault(size_name, (shape[axis], name))
             if before[0] != shape[axis]:
                 raise ModelError(
@@ -213,6 +259,16 @@ def _check_axes(source: Source) -> None:
             )
 
 
+def _source_file(made: Any) -> str | None:
+    """Return the file of a class or a function; of an object's or a partial's class or function where it is one."""
+    try:
+        return inspect.getsourcefile(made)
+    except TypeError:
+        if isinstance(made, type):
+            return None  # Made at run time.
+        return _source_file(getattr(made, "func", type(made)))
+
+
 def _digest(module: torch.nn.Module, factory: Callable[..., Any]) -> str:
     """Digest of the weights and of the code of every class in the module: what its outputs depend on."""
     digest = hashlib.sha256(torch.__version__.encode())
@@ -220,8 +276,8 @@ def _digest(module: torch.nn.Module, factory: Callable[..., Any]) -> str:
         array = tensor.detach().cpu().contiguous()
         digest.update(f"{name}:{array.dtype}:{tuple(array.shape)};".encode())
         digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes() if array.numel() else b"")
-    files = {inspect.getsourcefile(type(part)) for part in module.modules()}
-    files.add(inspect.getsourcefile(inspect.unwrap(factory)))
+    files = {_source_file(type(part)) for part in module.modules()}
+    files.add(_source_file(inspect.unwrap(factory)))
     torch_home = str(Path(torch.__file__).parent)
     for file in sorted(f for f in files if f and not f.startswith(torch_home)):
         digest.update(code_digest(Path(file)).encode())

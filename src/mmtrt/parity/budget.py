@@ -6,7 +6,7 @@ A budget maps `output:metric` to a bound; `metric` alone is for every output. `s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from mmtrt.errors import UsageError
@@ -51,15 +51,18 @@ def parse_budget(texts: Iterable[str]) -> dict[str, float]:
 def for_output(budget: Budget, output: str) -> dict[str, float]:
     """Return the bounds that hold for one output, by metric; its own come before those of every output."""
     general = {key: bound for key, bound in budget.items() if ":" not in key}
-    own = {
-        key.partition(":")[2]: bound for key, bound in budget.items() if key.partition(":")[0] == output and ":" in key
-    }
+    # An output's name may hold colons itself, a metric's does not.
+    own = {key.rpartition(":")[2]: bound for key, bound in budget.items() if key.rpartition(":")[:2] == (output, ":")}
     return {**general, **own}
 
 
-def check_names(budget: Budget, outputs: Iterable[str]) -> None:
-    """Raise UsageError at an unknown output or metric: a budget that judges nothing must not pass."""
+def check_names(budget: Budget, outputs: Iterable[str], tasks: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Raise UsageError at an unknown output or metric: a budget that judges nothing must not pass.
+
+    `tasks` names the task metrics that are measured, by output; a drop can be held only to one of these.
+    """
     names = list(outputs)
+    measured = tasks or {}
     for key in budget:
         output, colon, metric = key.rpartition(":")
         if metric not in AT_LEAST + AT_MOST:
@@ -73,6 +76,12 @@ def check_names(budget: Budget, outputs: Iterable[str]) -> None:
             raise UsageError(
                 f"the budget {key!r} names no output of the model",
                 fix=f"Did you mean {near[0]!r}?" if near else f"The outputs are {', '.join(names)}.",
+            )
+        task = metric.removesuffix("_drop")
+        if task != metric and not any(task in measured.get(name, ()) for name in ([output] if colon else names)):
+            raise UsageError(
+                f"the budget {key!r} is for a task metric that is not measured",
+                fix="A recipe names it under parity.metrics, and the samples carry labels.",
             )
 
 

@@ -64,7 +64,7 @@ def compare(
     """Return a verdict per candidate over all batches; the sides are entered and left here.
 
     `metrics` names each head's task metrics, for which the batches carry labels. InputError where two sides
-    have other outputs, UsageError where a budget names none of them.
+    have other outputs or there are no samples, UsageError where a budget names none of them.
     """
     wanted = metrics or {}
     sums: list[dict[str, Comparison]] = [{} for _ in candidates]
@@ -76,6 +76,8 @@ def compare(
         for batch in batches:
             told = reference.runner.infer(batch.feeds)
             _check_heads(wanted, told)
+            for side in candidates:
+                check_names(side.budget, told, wanted)
             heads[-1].add(told, batch.labels)
             for side, sides_sums, head in zip(candidates, sums, heads, strict=False):
                 got = side.runner.infer(batch.feeds)
@@ -84,6 +86,8 @@ def compare(
             samples += len(batch.indices)
             progress(samples)
         rans = [Ran(what=s.what, runs=s.runner.runs, precision=s.precision) for s in (reference, *candidates)]
+    if not samples:
+        raise InputError("there are no samples to compare", fix="A verdict needs at least one.")
     truth = heads[-1].values()
     return [
         _verdict(side, ran, rans[0], sides_sums, head.values(), truth, samples)
@@ -122,10 +126,14 @@ def _verdict(
     truth: Mapping[str, Mapping[str, float]],
     samples: int,
 ) -> CheckResult:
-    check_names(side.budget, sums)
     outputs = {}
     for name, comparison in sums.items():
-        bounds = {"non_finite": 0.0, **for_output(side.budget, name)}
+        bounds = {
+            metric: bound
+            for metric, bound in {"non_finite": 0.0, **for_output(side.budget, name)}.items()
+            # A drop that is held for every output is held where its metric is measured.
+            if not metric.endswith("_drop") or metric.removesuffix("_drop") in task.get(name, {})
+        }
         measured = {
             # JSON has no infinity, and a perfect match passes every bound.
             "sqnr_db": comparison.sqnr_db,
@@ -136,8 +144,7 @@ def _verdict(
             "argmax_agreement": math.nan if comparison.argmax_agreement is None else comparison.argmax_agreement,
         }
         drops = {f"{m}_drop": truth[name][m] - value for m, value in task.get(name, {}).items()}
-        own_bounds = {m: b for m, b in bounds.items() if not (m.endswith("_drop") and name not in task)}
-        why = violations(measured, drops, own_bounds)
+        why = violations(measured, drops, bounds)
         outputs[name] = OutputResult(
             metrics=comparison.values(),
             task=dict(task.get(name, {})),

@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 
 from mmtrt.bench.measure import Contender, measure
-from mmtrt.errors import InputError, MachineError, SampleError
+from mmtrt.errors import MachineError, SampleError, UsageError
 from mmtrt.pipeline.building import ranges_from_shapes
 from mmtrt.pipeline.checking import default_samples
 from mmtrt.pipeline.context import Context
@@ -25,17 +25,19 @@ __all__ = ["bench_feeds", "bench_files", "bench_stage"]
 def bench_feeds(spec: ModelSpec, sizes: Mapping[str, int], samples: SampleSet | None) -> Feeds:
     """Inputs for one run at the sizes given, else the usual ones: a sample repeated or cut, or drawn at random.
 
-    InputError where a size is outside the model's range or unknown to it.
+    UsageError where a size is outside the model's range or unknown to it.
     """
     names = {dim for tensor in spec.inputs for dim in tensor.shape if isinstance(dim, str)}
     for name, size in sizes.items():
         if name not in names:
-            raise InputError(
+            raise UsageError(
                 f"the model has no size {name!r}", fix=f"Its sizes are {', '.join(sorted(names)) or 'fixed'}."
             )
         if name in spec.ranges and not spec.ranges[name][0] <= size <= spec.ranges[name][2]:
             low, _, high = spec.ranges[name]
-            raise InputError(f"{name} = {size} is outside the profile's {low} to {high}")
+            raise UsageError(
+                f"{name} = {size} is outside the profile's {low} to {high}", fix="Measure at a size within it."
+            )
     usual = {name: spec.ranges[name][1] if name in spec.ranges else 1 for name in names}
     wanted = {**usual, **sizes}
     source = samples if samples is not None else random_set(spec, 1)

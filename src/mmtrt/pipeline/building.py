@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import onnxruntime
 
 from mmtrt.artifacts import place, read_json, write_json
 from mmtrt.engine import manifest as manifests
-from mmtrt.engine.build import BuildOptions, build_engine, int8_kept
+from mmtrt.engine.build import BuildOptions, EngineBuild, build_engine
 from mmtrt.engine.flavours import choose, gpu
 from mmtrt.errors import BuildError, ModelError, SampleError, UsageError
 from mmtrt.isolation import run_isolated
 from mmtrt.onnx_files import load_model, metadata_of, model_digest, model_spec
 from mmtrt.pipeline.context import Context
 from mmtrt.precision.convert import PRECISION_KEY, Converted, PrecisionOptions, convert
+from mmtrt.precision.lint import has_qdq, lint_qdq
 from mmtrt.results import BuildResult, plain
-from mmtrt.samples import SampleSet, open_set
+from mmtrt.samples import SampleSet, checked, open_set, shapes_profile
 from mmtrt.samples.random import RANDOM
 from mmtrt.tensors import ModelSpec, ShapeRange, TensorSpec, format_shape
 
-__all__ = ["BuildRequest", "build_stage", "find_calibration", "ranges_from_shapes", "stored_precision"]
+__all__ = [
+    "BuildRequest",
+    "build_stage",
+    "find_calibration",
+    "ranges_from_shapes",
+    "stored_precision",
+    "stored_summary",
+]
 
 _RESULT = "result.json"
 _LIBRARY = Path("calibration/samples")
@@ -67,12 +77,15 @@ def build_stage(context: Context, request: BuildRequest) -> BuildResult:
     ranges = {**request.ranges, **ranges_from_shapes(spec, request.shapes)}
     stored = stored_precision(proto)
     precision = request.precision or stored
+    if request.samples == RANDOM:
+        _all_ranged(request.model, spec, ranges)
     if request.precision in {None, "fp32"}:
         if request.precision == "fp32" and stored != "fp32":
             raise ModelError(f"{request.model} is {stored}: FP32 can't be made of it", fix="Build from the FP32 ONNX.")
+        _lint(request.model, proto)
         onnx_path, converted, cached = request.model, None, True
         spec = replace(spec, ranges=_ranges_of(request, spec, ranges))
-        summary: Mapping[str, Any] = json.loads(metadata_of(proto).get(PRECISION_KEY, "{}"))
+        summary: Mapping[str, Any] = stored_summary(proto)
     else:
         context.stage(f"{precision}: calibrate and convert {request.model.name}")
         converted, cached = _convert(context, request, ranges)
@@ -101,14 +114,42 @@ def find_calibration(model: Path) -> str:
 
 def stored_precision(proto: onnx.ModelProto) -> str:
     """Return the precision that a model says it has, else what its graph shows."""
-    text = metadata_of(proto).get(PRECISION_KEY)
-    if text:
-        return str(json.loads(text)["precision"])
+    told = stored_summary(proto)
+    if told:
+        return str(told["precision"])
     if any(node.op_type == "DequantizeLinear" for node in proto.graph.node):
         return "int8"
     weights = [t.data_type for t in proto.graph.initializer]
     halves = weights.count(onnx.TensorProto.FLOAT16)
     return "fp16" if halves > weights.count(onnx.TensorProto.FLOAT) else "fp32"
+
+
+def stored_summary(proto: onnx.ModelProto) -> dict[str, Any]:
+    """Return what a conversion wrote into the model's metadata, nothing without one; ModelError where it is broken."""
+    text = metadata_of(proto).get(PRECISION_KEY)
+    if text is None:
+        return {}
+    try:
+        found = {"calibration": None, "kept": [], "int8": None, **json.loads(text)}
+        record = found["calibration"]
+        missing = set() if record is None else {"source", "samples", "method"} - record.keys()
+        for kept in found["kept"]:
+            missing |= {"precision", "why"} - kept.keys()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(f"{type(error).__name__}: {error}") from error
+    if missing or found.get("precision") not in {"fp32", "fp16", "int8"}:
+        raise _unreadable(f"it lacks {', '.join(sorted(missing)) or 'a precision'}")
+    return found
+
+
+def _unreadable(why: str) -> ModelError:
+    return ModelError(f"the model's {PRECISION_KEY} metadata can't be read: {why}", fix="Convert the model again.")
+
+
+def _lint(path: Path, proto: onnx.ModelProto) -> None:
+    """Refuse Q/DQ that TensorRT would misread, in a model that is built as it is."""
+    if has_qdq(ir.from_proto(proto)):
+        lint_qdq(ir.from_proto(load_model(path)), [])
 
 
 def _open(request: BuildRequest) -> tuple[str, SampleSet | None]:
@@ -168,14 +209,20 @@ def ranges_from_shapes(
     for name in {**lowest, **usual, **highest}:
         if name not in inputs:
             raise UsageError(f"a shape is given for {name!r}, which is no input", fix=f"Inputs: {', '.join(inputs)}.")
-        middle = usual.get(name) or highest.get(name) or lowest[name]
+        middle = next(given[name] for given in (usual, highest, lowest) if name in given)
         span = [_sizes(inputs[name], given.get(name, middle)) for given in (lowest, usual, highest)]
         for dim in span[0]:
             row = (span[0][dim], span[1][dim], span[2][dim])
             if not row[0] <= row[1] <= row[2]:
-                raise UsageError(f"{dim!r} of input {name!r} runs {row[0]}, {row[1]}, {row[2]}: it must not fall")
+                raise UsageError(
+                    f"{dim!r} of input {name!r} runs {row[0]}, {row[1]}, {row[2]}: it must not fall",
+                    fix="Give shapes with min <= opt <= max on each axis.",
+                )
             if found.setdefault(dim, row) != row:
-                raise UsageError(f"{dim!r} is {row} in input {name!r} and {found[dim]} in another")
+                raise UsageError(
+                    f"{dim!r} is {row} in input {name!r} and {found[dim]} in another",
+                    fix="Inputs that share a size need the same numbers for it.",
+                )
     return found
 
 
@@ -201,18 +248,28 @@ def _ranges_of(request: BuildRequest, spec: ModelSpec, given: Ranges) -> dict[st
     if not names - ranges.keys():
         return ranges
     try:
-        reference, samples = _open(request)
+        _, samples = _open(request)
     except SampleError:
+        if request.samples is not None:
+            raise
         missing = ", ".join(sorted(names - ranges.keys()))
         raise UsageError(
             f"{request.model} has dynamic axes without a range: {missing}",
             fix="Give --min-shapes, --opt-shapes and --max-shapes, or samples with --calib.",
         ) from None
-    if samples is None:
-        raise UsageError(f"random samples have no shapes of their own: {reference}", fix="Give --opt-shapes.")
-    from mmtrt.samples import checked, shapes_profile
-
+    assert samples is not None  # noqa: S101 -- random ones need all ranges, and were asked for theirs
     return {**shapes_profile(checked(samples, replace(spec, ranges=ranges)), spec), **ranges}
+
+
+def _all_ranged(model: Path, spec: ModelSpec, given: Ranges) -> None:
+    """Raise UsageError where random samples would have to invent a size."""
+    names = {dim for tensor in spec.inputs for dim in tensor.shape if isinstance(dim, str)}
+    missing = ", ".join(sorted(names - spec.ranges.keys() - given.keys()))
+    if missing:
+        raise UsageError(
+            f"{model} has dynamic axes without a range, and random samples have no sizes of their own: {missing}",
+            fix="Give --min-shapes, --opt-shapes and --max-shapes.",
+        )
 
 
 def _engine(
@@ -239,14 +296,43 @@ def _engine(
     def work(folder: Path) -> None:
         engine = folder / "model.engine"
         built = build_engine(onnx_path, engine, profile=profile, options=request.options, explain=_explain(onnx_path))
-        if precision == "int8" and int8_kept(built) == 0:
-            raise BuildError(
-                f"the engine of {onnx_path.name} was asked for in INT8, and none of its layers takes INT8",
-                fix="The builder folded the Q/DQ away; build it in FP16, or report the model.",
-            )
+        if precision == "int8":
+            _kept_int8(onnx_path, built)
         manifests.write(built, onnx_digest=digest, precision=precision, calibration=calibration)
 
     return context.cache.run("engine", parts, work)
+
+
+def _kept_int8(onnx_path: Path, built: EngineBuild) -> None:
+    """Raise BuildError where a kind of layer that the ONNX has in INT8 is in the engine in float alone."""
+    if built.summary is None:
+        return
+    asked = _quantised_kinds(onnx_path)
+    for kind, found in (("conv", built.summary.conv), ("gemm", built.summary.gemm)):
+        if asked.get(kind) and found and not found.get("int8"):
+            raise BuildError(
+                f"the engine of {onnx_path.name} was asked for in INT8, and its {kind} layers came out in {', '.join(found)}",
+                fix="The builder folded the Q/DQ away: build it in FP16, or quantise the model with mmtrt.",
+            )
+
+
+def _quantised_kinds(onnx_path: Path) -> Counter[str]:
+    """Count the nodes both of whose operands come out of DequantizeLinear, over casts, by kind."""
+    proto = load_model(onnx_path, weights=False)
+    producers = {name: node for node in proto.graph.node for name in node.output}
+
+    def dequantised(name: str) -> bool:
+        node = producers.get(name)
+        while node is not None and node.op_type == "Cast":
+            node = producers.get(node.input[0])
+        return node is not None and node.op_type == "DequantizeLinear"
+
+    kinds = {"Conv": "conv", "Gemm": "gemm", "MatMul": "gemm"}
+    return Counter(
+        kinds[node.op_type]
+        for node in proto.graph.node
+        if node.op_type in kinds and all(dequantised(name) for name in node.input[:2])
+    )
 
 
 def _profile(spec: ModelSpec) -> dict[str, ShapeRange]:

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from mmtrt.engine.inspect import inspect_engine
-from mmtrt.onnx_files import load_model, metadata_of, model_digest, model_spec
-from mmtrt.pipeline.building import stored_precision
+from mmtrt.onnx_files import load_model, model_digest, model_spec
+from mmtrt.pipeline.building import stored_precision, stored_summary
 from mmtrt.pipeline.sides import ENGINE_SUFFIXES
-from mmtrt.precision.convert import PRECISION_KEY
 from mmtrt.precision.graph import mac_nodes, module_of, typed, usual_shapes
 from mmtrt.results import plain
 from mmtrt.samples import open_set
-from mmtrt.tensors import format_shape
+from mmtrt.tensors import Array, format_shape
 
 __all__ = ["inspect_file", "inspect_view"]
 
@@ -67,7 +67,7 @@ def _onnx(path: Path) -> dict[str, Any]:
         "weights": _weights(proto),
         "macs": sum(mac.macs for mac in macs),
         "macs_by_branch": dict(by_branch.most_common()),
-        "conversion": json.loads(metadata_of(proto).get(PRECISION_KEY, "null")),
+        "conversion": stored_summary(proto) or None,
     }
 
 
@@ -89,12 +89,7 @@ def _samples(path: Path) -> dict[str, Any]:
     for sample in samples:
         count += 1
         for name, array in sample.items():
-            row = about.setdefault(name, {"dtype": str(array.dtype), "shapes": Counter(), "min": None, "max": None})
-            row["shapes"][format_shape(array.shape)] += 1
-            if array.size and array.dtype.kind in "fiub":
-                lowest, highest = float(array.min()), float(array.max())
-                row["min"] = lowest if row["min"] is None else min(row["min"], lowest)
-                row["max"] = highest if row["max"] is None else max(row["max"], highest)
+            _see(about.setdefault(name, {"dtype": str(array.dtype), "shapes": Counter(), "non_finite": 0}), array)
     tensors = {name: {**row, "shapes": dict(row["shapes"].most_common())} for name, row in sorted(about.items())}
     return {
         "schema": "mmtrt.inspect/1",
@@ -103,6 +98,17 @@ def _samples(path: Path) -> dict[str, Any]:
         "count": count,
         "tensors": plain(tensors),
     }
+
+
+def _see(row: dict[str, Any], array: Array) -> None:
+    row["shapes"][format_shape(array.shape)] += 1
+    if array.dtype.kind not in "fiub":
+        return
+    finite = array[np.isfinite(array)]
+    row["non_finite"] += array.size - finite.size
+    if finite.size:
+        row["min"] = min(row.get("min", np.inf), float(finite.min()))
+        row["max"] = max(row.get("max", -np.inf), float(finite.max()))
 
 
 # -------------------------------------------------------------------------------------------------------- view
@@ -116,7 +122,9 @@ def inspect_view(found: Mapping[str, Any]) -> dict[str, str]:
         rows = {"samples": str(found["count"])}
         for name, row in found["tensors"].items():
             shapes = ", ".join(f"{shape} ({count})" for shape, count in list(row["shapes"].items())[:6])
-            rows[name] = f"{row['dtype']} in [{row['min']:g}, {row['max']:g}]; {shapes}"
+            span = f" in [{row['min']:g}, {row['max']:g}]" if "min" in row else ""
+            strange = f", {row['non_finite']} values not finite" if row["non_finite"] else ""
+            rows[name] = f"{row['dtype']}{span}{strange}; {shapes}"
         return rows
     return _engine_view(found)
 

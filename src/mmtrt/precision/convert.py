@@ -16,9 +16,10 @@ import onnx_ir as ir
 from mmtrt.errors import ModelError, SampleError, UsageError
 from mmtrt.onnx_files import SPEC_KEY, load_model, model_spec, save_model, set_metadata
 from mmtrt.precision.bounds import unbounded
-from mmtrt.precision.fp16 import HEADROOM, LARGEST, clamp_masks, keep_fp32, to_fp16
+from mmtrt.precision.fp16 import HEADROOM, keep_fp32, to_fp16
 from mmtrt.precision.graph import MacNode, mac_nodes, module_of, typed, usual_shapes
 from mmtrt.precision.lint import has_qdq, lint_qdq
+from mmtrt.precision.masks import LARGEST, Masks, clamp_masks
 from mmtrt.precision.observe import Observed, observe, peak_rss_mib, plain_inference
 from mmtrt.precision.plan import Kept, Plan, make_plan
 from mmtrt.precision.qdq import insert_qdq
@@ -181,6 +182,7 @@ class _Conversion:
         usual = {name: span[1] for name, span in spec.ranges.items()}
         self.macs = mac_nodes(self.model, usual_shapes(self.proto, usual))
         self.record: CalibrationRecord | None = None
+        self.masks = Masks()
 
     def run(self, target: Path) -> Converted:
         notes = lint_qdq(self.model, self.macs)
@@ -204,7 +206,8 @@ class _Conversion:
                     )
             seen = self._observe(plan)
             amax = {name: threshold(histogram, self.options.method) for name, histogram in seen.histograms.items()}
-            stays = keep_fp32(self.model, _largest(seen), keep=self.options.keep if precision == "fp16" else ())
+            kept_names = self.options.keep if precision == "fp16" else ()
+            stays = keep_fp32(self.model, _largest(seen), masks=self.masks, keep=kept_names)
             insert_qdq(self.model, plan, amax)
             kept += to_fp16(self.model, stays)
         return self._write(target, chosen, kept)
@@ -231,12 +234,15 @@ class _Conversion:
                 f"{self.options.precision} needs samples to see the ranges",
                 fix="Give a set with --calib, or export with `mmtrt export`, which writes one beside the model.",
             )
-        for name in clamp_masks(self.model):
+        self.masks = clamp_masks(self.model)
+        for name in self.masks.constants:
             self.tell(f"constant {name!r} is beyond FP16's range and was clamped")
         self.proto = _serialised(self.model)
         start = time.perf_counter()
         floats = [tensor.name for tensor in self.spec.inputs if tensor.dtype.startswith("float")]
-        watched = [*floats, *unbounded(self.model, {}, LARGEST / HEADROOM)]
+        watched = list(
+            dict.fromkeys([*floats, *unbounded(self.model, {}, LARGEST / HEADROOM), *sorted(self.masks.values)])
+        )
         timer = _PlainTimer(self.proto)
         seen = observe(self.proto, timer.each(self._batches()), histograms=plan.values(), ranges=watched)
         more = unbounded(self.model, _largest(seen), LARGEST / HEADROOM)

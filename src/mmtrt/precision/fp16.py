@@ -3,10 +3,8 @@
 1. A node stays FP32 where one of its values may exceed what FP16 holds, by ranges seen or bounded.
 2. A node stays FP32 where FP16 loses what it computes: powers, square roots, exponentials and sums of squares
    (decomposed norms, L2 norms, logit scales), coordinates and grids, and whatever FP16 has no kernel for.
-3. Mask constants (hugely negative, or -inf, on their way to a softmax) are clamped to -1e4, so that score plus
-   mask stays finite; limits of Clip, Min and Max are clamped to what FP16 holds.
-4. Casts stand only where precision changes, one per value and direction.
-5. Q/DQ keep FP32 scales, FP32 in and FP32 out: the casts around them fold into the kernels and lose nothing.
+3. Casts stand only where precision changes, one per value and direction.
+4. Q/DQ keep FP32 scales, FP32 in and FP32 out: the casts around them fold into the kernels and lose nothing.
 """
 
 from __future__ import annotations
@@ -19,18 +17,15 @@ import onnx_ir as ir
 
 from mmtrt.precision.bounds import bounds
 from mmtrt.precision.graph import constant, is_float, module_of
+from mmtrt.precision.masks import LARGEST, Masks
 from mmtrt.precision.plan import Kept
 from mmtrt.tensors import Array
 
-__all__ = ["HEADROOM", "LARGEST", "clamp_masks", "keep_fp32", "to_fp16"]
-
-LARGEST = 65504.0
-"""Largest finite FP16 number."""
+__all__ = ["HEADROOM", "keep_fp32", "to_fp16"]
 
 HEADROOM = 2.0
 """New inputs go beyond the calibration set's ranges; a value is FP16 if twice its range fits."""
 
-MASK = -1e4
 _EXACT_INTEGERS = 2048.0
 _Q_OPS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 _SENSITIVE = {
@@ -44,69 +39,18 @@ _NO_HALF = {
     "MaxRoiPool", "Bernoulli",
 }  # fmt: skip
 _FP32_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
-_MASK_PATH = {
-    "Mul", "Add", "Sub", "Where", "Expand", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Cast", "Identity", "Max",
-    "Slice", "Tile", "Concat", "Trilu", "Gather", "ConstantOfShape",
-}  # fmt: skip
-_LIMITING = {"Clip", "Min", "Max"}
 
 
-def clamp_masks(model: ir.Model) -> list[str]:
-    """Clamp mask constants and limits in place (rule 3); return the names of those that changed."""
-    changed = []
-    for value in _constants(model):
-        array = constant(value)
-        if array is None or array.dtype.kind != "f" or not array.size:
-            continue
-        beyond = np.abs(array.astype(np.float64)) > LARGEST
-        if not beyond.any():
-            continue
-        if (array[beyond] < 0).all() and _meets_softmax(value):
-            clamped = np.where(beyond, MASK, array)
-        elif all(node.op_type in _LIMITING and index > 0 for node, index in value.uses()):
-            clamped = np.clip(array, -LARGEST, LARGEST)
-        else:
-            continue
-        _set_constant(value, clamped.astype(array.dtype))
-        changed.append(value.name or "")
-    return changed
-
-
-def _constants(model: ir.Model) -> list[ir.Value]:
-    made = [node.outputs[0] for node in model.graph if node.op_type == "Constant"]
-    return [*model.graph.initializers.values(), *made]
-
-
-def _set_constant(value: ir.Value, array: Array) -> None:
-    tensor = ir.tensor(np.ascontiguousarray(array), name=value.name)
-    producer = value.producer()
-    if producer is None:
-        value.const_value = tensor
-        value.type = ir.TensorType(tensor.dtype)
-    else:
-        producer.attributes["value"] = ir.AttrTensor("value", tensor)
-        value.type = ir.TensorType(tensor.dtype)
-
-
-def _meets_softmax(value: ir.Value) -> bool:
-    waiting, seen = [value], {value}
-    while waiting:
-        for node, _ in waiting.pop().uses():
-            if node.op_type in {"Softmax", "LogSoftmax"}:
-                return True
-            if node.op_type in _MASK_PATH and node.outputs[0] not in seen:
-                seen.add(node.outputs[0])
-                waiting.append(node.outputs[0])
-    return False
-
-
-def keep_fp32(model: ir.Model, seen: Mapping[str, float], *, keep: Collection[str] = ()) -> dict[ir.Node, str]:
+def keep_fp32(
+    model: ir.Model, seen: Mapping[str, float], *, masks: Masks | None = None, keep: Collection[str] = ()
+) -> dict[ir.Node, str]:
     """Return the nodes that stay FP32 by rules 1 and 2, and why; judged on the float graph, before Q/DQ.
 
     `seen` maps value names to the largest |value| that calibration showed; `keep` names nodes or modules that
-    stay FP32 whatever their ranges.
+    stay FP32 whatever their ranges. A mask is a constant that new data does not move, so it needs no headroom.
     """
-    limits = bounds(model, seen)
+    masked = masks.values if masks else frozenset()
+    limits = {name: bound / HEADROOM if name in masked else bound for name, bound in bounds(model, seen).items()}
     reasons = {node: _why_fp32(node, limits, keep) for node in model.graph}
     return {node: reason for node, reason in reasons.items() if reason is not None}
 

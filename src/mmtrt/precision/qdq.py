@@ -111,7 +111,7 @@ def _stored(graph: ir.Graph, mac: MacNode, array: Array, scale: Array, *, name: 
 
 def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     value = _value(name, ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape))
-    value.const_value = ir.tensor(np.ascontiguousarray(array), name=name)
+    value.const_value = ir.tensor(np.asarray(array, order="C"), name=name)
     graph.register_initializer(value)
     return value
 

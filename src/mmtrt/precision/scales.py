@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,11 @@ _PERCENTILE = 99.99
 _Float64 = npt.NDArray[np.float64]
 
 
+@cache
 def _edges() -> _Float64:
-    # Bin i holds the floats whose top 16 bits, sign aside, are i.
+    # Bin i holds the floats whose top 16 bits, sign aside, are i; the last ones hold Inf and NaN, and stay empty.
     bits = (np.arange(_BINS + 1, dtype=np.uint32) << 16).astype(np.uint32)
-    with np.errstate(over="ignore"):
+    with np.errstate(invalid="ignore"):
         return bits.view(np.float32).astype(np.float64)
 
 

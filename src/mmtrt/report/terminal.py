@@ -23,19 +23,29 @@ _MARKS = {
 
 
 def _table(title: str | None = None) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    # Names of files and outputs may hold brackets, which Rich would take for markup: they go in as Text.
+    shown = None if title is None else Text(title)
+    return Table(title=shown, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
 
 
 def _mb(count: int) -> str:
     return f"{count / 1e6:.2f}"
 
 
-def _db(value: float | None) -> str:
-    return "exact" if value is None else f"{value:.1f}"
+def _db(metrics: Mapping[str, float | int | None]) -> str:
+    """JSON has no infinity: an SQNR that is None is that of an exact match, or of one that is no match at all."""
+    value = metrics["sqnr_db"]
+    if value is not None:
+        return f"{value:.1f}"
+    return "exact" if metrics["max_abs"] == 0 and not metrics["non_finite"] else "none"
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}"
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def _decimals(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 # ------------------------------------------------------------------------------------------------------ one run
@@ -51,7 +61,7 @@ def run_view(
     for heading in ("", "ONNX MB", "engine MB", "INT8 MACs"):
         table.add_column(heading, justify="left" if not heading else "right")
     for name, metric in heads:
-        table.add_column(f"{name}\n{metric} %", justify="right")
+        table.add_column(Text(f"{name}\n{metric} %"), justify="right")
     for heading in ("SQNR dB", "cosine", "calib s", "build s", "CPU p50 ms", "parity"):
         table.add_column(heading, justify="right")
     table.add_column("ran", justify="left")
@@ -66,7 +76,7 @@ def run_view(
     return Group(table, "", *below, *failures)
 
 
-def _reference_row(check: CheckResult, heads: Sequence[tuple[str, str]], bench: BenchResult) -> list[str]:
+def _reference_row(check: CheckResult, heads: Sequence[tuple[str, str]], bench: BenchResult) -> list[str | Text]:
     shares = [_percent(check.outputs[name].reference_task[metric]) for name, metric in heads]
     first = bench.results[0]
     return ["PyTorch", "", "", "", *shares, "", "", "", "", f"{first.p50_ms:.2f}", "", _short(check.reference.runs)]
@@ -74,7 +84,7 @@ def _reference_row(check: CheckResult, heads: Sequence[tuple[str, str]], bench: 
 
 def _build_row(
     build: BuildResult, check: CheckResult | None, heads: Sequence[tuple[str, str]], row: BenchRow | None
-) -> list[str]:
+) -> list[str | Text]:
     int8 = f"{100 * build.int8['mac_share']:.1f} %" if build.int8 else ""
     calibration = f"{build.calibration['wall_s']:.2f}" if build.calibration and "wall_s" in build.calibration else ""
     shares = [_percent(check.outputs[name].task[metric]) for name, metric in heads] if check else [""] * len(heads)
@@ -99,14 +109,16 @@ def _worst(check: CheckResult | None) -> tuple[str, str]:
     """The lowest SQNR and cosine of all outputs."""
     if check is None:
         return "", ""
-    ratios = [o.metrics["sqnr_db"] for o in check.outputs.values() if o.metrics["sqnr_db"] is not None]
+    shown = {_db(output.metrics) for output in check.outputs.values()}
+    numbers = [text for text in shown if text not in {"none", "exact"}]
+    ratio = "none" if "none" in shown else min(numbers, key=float, default="exact")
     cosines = [o.metrics["cosine"] for o in check.outputs.values() if o.metrics["cosine"] is not None]
-    return _db(min(ratios) if ratios else None), f"{min(cosines):.6f}" if cosines else ""
+    return ratio, f"{min(cosines):.6f}" if cosines else ""
 
 
-def _short(runs: str) -> str:
-    name, version, *rest = runs.split(" ")
-    return " ".join([name, version.split("+")[0], *(word for word in rest if word != "eager")])
+def _short(runs: str) -> Text:
+    """Without a version's local part, `2.13.0+cpu`, and without the word that all of PyTorch's rows share."""
+    return Text(" ".join(word.split("+")[0] for word in runs.split(" ") if word != "eager"))
 
 
 def _engine_line(build: BuildResult, checks: Sequence[CheckResult], engines: BenchResult | None) -> Text:
@@ -185,7 +197,7 @@ def check_view(check: CheckResult) -> RenderableType:
     ):
         table.add_column(heading, justify="left" if heading in {"output", "task", "verdict"} else "right")
     for name, output in check.outputs.items():
-        table.add_row(name, *_output_row(output))
+        table.add_row(Text(name), *_output_row(output))
     what = Text(f"{check.candidate.runs} against {check.reference.runs}")
     cached = [Text("nothing had changed, the verdict is the stored one")] if check.cached else []
     return Group(table, what, *_failures(check), *cached)
@@ -193,14 +205,13 @@ def check_view(check: CheckResult) -> RenderableType:
 
 def _output_row(output: OutputResult) -> list[str]:
     metrics = output.metrics
-    agreement = metrics["argmax_agreement"]
     task = ", ".join(f"{n} {_percent(v)} ({_percent(output.reference_task[n])})" for n, v in output.task.items())
     return [
-        _db(metrics["sqnr_db"]),
-        "" if metrics["cosine"] is None else f"{metrics['cosine']:.6f}",
-        f"{metrics['max_abs']:.3g}",
-        "" if metrics["rel_l2"] is None else f"{metrics['rel_l2']:.3g}",
-        "" if agreement is None else _percent(agreement),
+        _db(metrics),
+        _decimals(metrics["cosine"], ".6f"),
+        _decimals(metrics["max_abs"], ".3g"),
+        _decimals(metrics["rel_l2"], ".3g"),
+        _percent(metrics["argmax_agreement"]),
         str(metrics["non_finite"]),
         task,
         _MARKS[output.verdict],
@@ -229,7 +240,7 @@ def bench_table(bench: BenchResult) -> RenderableType:
         shown = f"{ratio['p50']:.2f} [{ratio['ci95'][0]:.2f}, {ratio['ci95'][1]:.2f}]" if ratio else ""
         times = [f"{value:.3f}" for value in (row.p50_ms, row.p90_ms, row.p99_ms, row.mean_ms)]
         flags = ["on" if row.cuda_graph else "off", "in" if row.transfers else "out"]
-        table.add_row(row.file, *times, str(row.n), shown.replace("[", "\\["), row.clock, *flags, row.runs)
+        table.add_row(Text(row.file), *times, str(row.n), Text(shown), row.clock, *flags, Text(row.runs))
     shapes = ", ".join(f"{n}:{'x'.join(map(str, s))}" for n, s in bench.results[0].shapes.items())
     where = f"{bench.machine['cpu']}, {bench.machine['cores']} cores"
     return Group(table, Text(f"shapes {shapes}; {where}"))

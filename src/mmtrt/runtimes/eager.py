@@ -55,7 +55,7 @@ class EagerRunner:
     def infer(self, feeds: Feeds) -> dict[str, Array]:
         """Run once, without gradients."""
         check_feeds(feeds, self._inputs)
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(feeds[name])).to(self._device) for name in feeds}
+        tensors = {name: torch.from_numpy(np.asarray(feeds[name], order="C")).to(self._device) for name in feeds}
         with torch.inference_mode():
             leaves = flat_tensors(self._module(**tensors))
         names = self._names or [f"output_{i}" for i in range(len(leaves))]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmtrt.errors import SampleError
-from mmtrt.samples.core import LABEL, Sample
+from mmtrt.samples.core import LABEL, Sample, with_prefix
 from mmtrt.tensors import Array, ModelSpec
 
 __all__ = ["Batch", "batches", "shapes_profile"]
@@ -62,9 +62,20 @@ def _fixed_batch(spec: ModelSpec) -> int | None:
 
 def _stack(group: list[tuple[int, Sample]], spec: ModelSpec) -> Batch:
     feeds = {t.name: np.stack([sample[t.name] for _, sample in group]) for t in spec.inputs}
-    names = [name for name in group[0][1] if name.startswith(LABEL)]
-    labels = {name[len(LABEL) :]: np.stack([np.asarray(s[name]) for _, s in group]) for name in names}
-    return Batch(feeds=feeds, labels=labels, indices=tuple(i for i, _ in group))
+    return Batch(feeds=feeds, labels=_stack_labels(group), indices=tuple(i for i, _ in group))
+
+
+def _stack_labels(group: list[tuple[int, Sample]]) -> dict[str, Array]:
+    (first, sample), *rest = group
+    labels = with_prefix(sample, LABEL)
+    shapes = {name: np.shape(array) for name, array in labels.items()}
+    for index, other in rest:
+        if {name: np.shape(array) for name, array in with_prefix(other, LABEL).items()} != shapes:
+            raise SampleError(
+                f"samples {first} and {index} differ in the names or the shapes of their labels",
+                fix="Give each sample of a set the same labels; -1 is a label that does not count.",
+            )
+    return {name: np.stack([np.asarray(s[LABEL + name]) for _, s in group]) for name in labels}
 
 
 def shapes_profile(samples: Iterable[Sample], spec: ModelSpec, *, batch: int = 8) -> dict[str, tuple[int, int, int]]:

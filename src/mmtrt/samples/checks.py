@@ -60,9 +60,8 @@ def _cast(index: int, tensor: TensorSpec, array: Array, told: set[str], note: Ca
     fits = both_float
     if both_int:
         cast = array.astype(target)
-        fits = bool(np.array_equal(cast.astype(array.dtype), array)) and (
-            array.dtype.kind != "u" or bool((cast >= 0).all())
-        )
+        # A sign that was lost or won on the way comes back on the way back.
+        fits = np.array_equal(cast.astype(array.dtype), array) and np.array_equal(cast < 0, array < 0)
     if not fits:
         raise SampleError(
             f"sample {index}: input {tensor.name!r} is {array.dtype}, the model takes {tensor.dtype}",

@@ -43,13 +43,7 @@ class SampleSet:
         """Yield the samples; SampleError where there are none, fewer than asked, or others than declared."""
         seen = 0
         digest = hashlib.sha256() if self.digest else None
-        for sample in _named_errors(itertools.islice(iter(self.read()), self.count), self.source):
-            if not isinstance(sample, Mapping):
-                raise SampleError(
-                    f"{self.source}: sample {seen} is a {type(sample).__name__}, not a dict of arrays",
-                    fix="Yield {input name: array without the batch axis}.",
-                )
-            arrays = {name: np.asarray(value) for name, value in sample.items()}
+        for arrays in _named_errors(self.read, self.count, self.source):
             if digest:
                 digest.update(array_digest(arrays).encode())
             seen += 1
@@ -68,17 +62,33 @@ class SampleSet:
             )
 
 
-def _named_errors(samples: Iterator[Any], source: str) -> Iterator[Any]:
+def _named_errors(read: Callable[[], Iterable[Sample]], count: int | None, source: str) -> Iterator[dict[str, Array]]:
+    """Yield what `read` gives as arrays; whatever the source raises becomes a SampleError that names the sample."""
+    samples: Iterator[Sample] | None = None
     for index in itertools.count():
         try:
-            sample = next(samples)
+            if samples is None:
+                samples = itertools.islice(iter(read()), count)
+            arrays = _arrays(next(samples), f"{source}: sample {index}")
         except StopIteration:
             return
         except MmtrtError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise SampleError(f"{source}: sample {index} could not be read: {type(error).__name__}: {error}") from error
-        yield sample
+        yield arrays
+
+
+def _arrays(sample: Any, which: str) -> dict[str, Array]:
+    if not isinstance(sample, Mapping):
+        raise SampleError(
+            f"{which} is a {type(sample).__name__}, not a dict of arrays",
+            fix="Yield {input name: array without the batch axis}.",
+        )
+    for name in sample:
+        if not isinstance(name, str):
+            raise SampleError(f"{which} has the key {name!r}, which is no name", fix="Keys are the inputs' names.")
+    return {name: np.asarray(value) for name, value in sample.items()}
 
 
 def split_label(sample: Sample) -> tuple[dict[str, Array], dict[str, Array]]:

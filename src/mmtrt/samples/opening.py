@@ -6,6 +6,7 @@ import importlib
 import inspect
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from mmtrt.artifacts import code_digest, directory_digest, file_digest, key_of
+from mmtrt.artifacts import code_digest, directory_digest, file_digest, key_of, read_json
 from mmtrt.errors import InputError, SampleError
+from mmtrt.results import plain
 from mmtrt.samples.core import Sample, SampleSet
 from mmtrt.tensors import Array
 
@@ -60,6 +62,7 @@ def _folder(path: Path, count: int | None) -> SampleSet:
         raise SampleError(
             f"{path} holds no .npz files", fix="A folder set has one .npz a sample; an empty set is no set."
         )
+    _same_count(path, len(files))
 
     def read() -> Iterator[Sample]:
         return (_npz(file) for file in files)
@@ -67,12 +70,26 @@ def _folder(path: Path, count: int | None) -> SampleSet:
     return SampleSet(source=str(path), key=directory_digest(path, "*.npz"), read=read, count=count)
 
 
+def _same_count(folder: Path, found: int) -> None:
+    """Raise SampleError where a folder that mmtrt wrote has lost samples, or been given others."""
+    about = folder / "set.json"
+    if not about.is_file():
+        return
+    written = read_json(about).get("count")
+    if written is not None and written != found:
+        raise SampleError(
+            f"{folder} holds {found} samples; {written} were written", fix=f"If that is meant, remove {about}."
+        )
+
+
 def _npz(file: Path) -> dict[str, Array]:
+    if not zipfile.is_zipfile(file):
+        raise SampleError(f"{file} is no readable .npz: it is no archive", fix="Write it with numpy.savez.")
     try:
         # Pickled objects would run code of whoever wrote the file.
         with np.load(file, allow_pickle=False) as data:
             return {name: data[name] for name in data.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise SampleError(f"{file} is no readable .npz: {error}", fix="Write it with numpy.savez.") from error
 
 
@@ -98,8 +115,10 @@ def _stacked_npz(path: Path) -> Iterator[Sample]:
 
 
 def _stacked_safetensors(path: Path) -> Iterator[Sample]:
-    from safetensors.numpy import load_file
-
+    try:
+        from safetensors.numpy import load_file
+    except ImportError as error:
+        raise SampleError(f"{path}: reading it needs safetensors", fix="pip install 'mmtrt[export]'") from error
     try:
         arrays = load_file(path)
     except Exception as error:
@@ -150,43 +169,61 @@ def _toml(path: Path, count: int | None) -> SampleSet:
             )
     if not isinstance(data.get("source"), str):
         raise SampleError(f"{path} has no source", fix='Add source = "package.module:function" or a path.')
+    _right_types(path, data)
     declared = data.get("count")
     wanted = count if count is not None else declared
     digest = data.get("digest") if wanted == declared else None
     if ":" in data["source"]:
-        inner = _function(data["source"], data.get("arguments", {}), wanted, declared=digest)
+        inner = _function(data["source"], data.get("arguments", {}), wanted)
     else:
         inner = open_set(str(path.parent / data["source"]), count=wanted)
     return SampleSet(
         source=f"{path.stem} ({inner.source})",
-        key=key_of({"set": data, "count": wanted, "inner": inner.key}),
-        read=inner.read,
+        key=key_of({"set": plain(data), "count": wanted, "inner": inner.key}),
+        # By way of the inner set, whose own count and digest hold too.
+        read=lambda: inner,
         count=wanted,
         digest=digest,
     )
 
 
-def _function(
-    reference: str, arguments: Mapping[str, Any], count: int | None, *, declared: str | None = None
-) -> SampleSet:
+def _right_types(path: Path, data: Mapping[str, Any]) -> None:
+    count = data.get("count", 1)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise SampleError(f"{path}: count is {count!r}", fix="Give a number of samples, at least 1.")
+    if not isinstance(data.get("arguments", {}), dict):
+        raise SampleError(f"{path}: arguments is {data['arguments']!r}", fix="Give a table: [arguments].")
+
+
+def _function(reference: str, arguments: Mapping[str, Any], count: int | None) -> SampleSet:
     function = import_object(reference)
     if not callable(function):
         raise SampleError(f"{reference} is no function", fix="Name a function that yields samples.")
     given = dict(arguments)
-    if count is not None and "count" in inspect.signature(function).parameters:
+    if count is not None and "count" in _parameters(function):
         given["count"] = count
 
     def read() -> Iterable[Sample]:
         return function(**given)  # type: ignore[no-any-return]
 
-    file = inspect.getsourcefile(inspect.unwrap(function))
-    code = code_digest(Path(file)) if file else ""
-    return SampleSet(
-        source=reference,
-        key=key_of({"function": reference, "arguments": given, "code": code, "declared": declared}),
-        read=read,
-        count=count,
-    )
+    key = {"function": reference, "arguments": plain(given), "code": _code(function, reference)}
+    return SampleSet(source=reference, key=key_of(key), read=read, count=count)
+
+
+def _parameters(function: Callable[..., Any]) -> Iterable[str]:
+    try:
+        return inspect.signature(function).parameters
+    except ValueError:  # A builtin that doesn't tell.
+        return ()
+
+
+def _code(function: Callable[..., Any], reference: str) -> str:
+    """Digest of the code beside a function; of the module named where it has none of its own, as a partial."""
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(function))
+    except TypeError:
+        file = getattr(sys.modules[reference.partition(":")[0]], "__file__", None)
+    return code_digest(Path(file)) if file else ""
 
 
 def import_object(reference: str) -> Any:
@@ -202,7 +239,7 @@ def import_object(reference: str) -> Any:
             f"{reference}: there is no module {error.name!r}",
             fix="Modules are looked for in the current directory and in the environment.",
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{reference}: importing it failed: {type(error).__name__}: {error}") from error
     try:
         found: Any = module

@@ -32,4 +32,4 @@ def _savez(stream: Any, sample: Sample) -> None:
         for name in sorted(sample):
             info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             with archive.open(info, "w") as entry:
-                np.lib.format.write_array(entry, np.ascontiguousarray(sample[name]), allow_pickle=False)
+                np.lib.format.write_array(entry, np.asarray(sample[name], order="C"), allow_pickle=False)

@@ -120,7 +120,9 @@ def batches_ahead(make: MakeBatch, seed: int, first: int, last: int, size: Batch
 
 
 def _follow_parent() -> None:
-    """In the worker: leave Ctrl-C to the parent, and end when the parent was killed."""
+    """In the worker: yield to the training, leave Ctrl-C to the parent, and end when the parent was killed."""
+    if hasattr(os, "nice"):
+        os.nice(10)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

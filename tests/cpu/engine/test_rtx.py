@@ -16,6 +16,7 @@ from mmtrt.engine import manifest
 from mmtrt.engine.build import BuildOptions, EngineBuild, build_engine, int8_kept
 from mmtrt.engine.flavours import gpu, probe
 from mmtrt.engine.inspect import inspect_engine
+from mmtrt.engine.layers import parse_layers, summarise
 from mmtrt.errors import BuildError, MachineError, ModelError, UsageError
 from mmtrt.runtimes.tensorrt import TensorRTRunner
 from mmtrt.runtimes.tensorrt_api import import_flavour, listening, logger_of
@@ -231,3 +232,16 @@ def test_validity_without_a_driver_says_nothing(tmp_path: Path) -> None:
     runtime = rtx.Runtime(logger_of(rtx))
     validity, why = runtime.get_engine_validity(built.engine.read_bytes())
     assert (validity, why) == (rtx.EngineValidity.INVALID, 0)
+
+
+def test_layers_that_wait_for_another_stream_are_read_and_are_no_kernels() -> None:
+    text = (
+        "Layers:\n"
+        "Name: __mye1_myl0_0, LayerType: signal, Inputs: [], Constants: [], Outputs: [], TacticName: , "
+        "StreamId: 0, EventId: 1, Metadata: \n"
+        "Name: __mye1_myl0_1, LayerType: wait, Inputs: [], Constants: [], Outputs: [], TacticName: , "
+        "StreamId: 1, EventId: 1, Metadata: \n"
+    )
+    layers = parse_layers(text)
+    assert [layer.kind for layer in layers] == ["signal", "wait"]
+    assert summarise(layers).kernels == 0
