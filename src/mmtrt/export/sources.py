@@ -103,7 +103,7 @@ def _resolve(reference: str) -> str:
     if kind == "hf":
         raise UsageError(
             "Hugging Face models can't be named directly yet",
-            fix="Write a function that returns (model.eval(), inputs, dynamic_axes) and give package.module:function.",
+            fix="Write a function that returns (model.eval(), inputs, dynamic_axes) and name it: package.module:function.",
         )
     if not rest or not all(part.isidentifier() for part in f"{kind}.{rest}".split(".")):
         raise UsageError(
@@ -135,13 +135,18 @@ def _parts(
             what = f"its part {part!r}" if part else "the module"
             raise ModelError(f"{reference}: {what} is in training mode", fix="Call .eval() in the factory, last.")
     examples = {name: _array(reference, name, value) for name, value in inputs.items()}
+    for name, array in examples.items():
+        if not array.ndim:
+            raise ModelError(
+                f"{reference}: example input {name!r} is a scalar", fix="Give each input a batch axis, of size 1 say."
+            )
     axes: dict[str, dict[int, str]] = (
         {
             name: dict(_mapping(reference, f"dynamic_axes[{name!r}]", named))
             for name, named in _mapping(reference, "dynamic_axes", rest[0]).items()
         }
         if rest and rest[0] is not None
-        else {name: {0: "batch"} for name, array in examples.items() if array.ndim}
+        else {name: {0: "batch"} for name in examples}
     )
     extra: dict[str, Any] = dict(_mapping(reference, "the fourth item", rest[1])) if len(rest) > 1 else {}
     for key in extra:

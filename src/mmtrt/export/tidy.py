@@ -4,6 +4,7 @@
    machine's folders); the exporter's other notes, often a tenth of the file, go.
 2. Values keep their shapes; doc strings go.
 3. Names of dynamic axes are those that the user gave.
+4. An output that is an input or a weight as it came, or that is given twice, gets an Identity: ONNX names each value once.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 def tidy(model: onnx.ModelProto, source: Source) -> None:
     """Apply the rules above in place."""
     graph = model.graph
+    _separate_outputs(graph)
     for node in graph.node:
         notes = {entry.key: entry.value for entry in node.metadata_props}
         del node.metadata_props[:]
@@ -72,6 +74,20 @@ def _line(trace: str) -> str:
     file, line = frames[-1]
     # Two folders tell a reader enough, and nothing of the machine that it was exported on.
     return f"{PurePosixPath(*PurePosixPath(file).parts[-2:])}:{line}"
+
+
+def _separate_outputs(graph: onnx.GraphProto) -> None:
+    taken = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    for output in graph.output:
+        if output.name in taken:
+            source, number = output.name, 1
+            while f"{source}_out{number}" in taken:
+                number += 1
+            output.name = f"{source}_out{number}"
+            graph.node.append(
+                onnx.helper.make_node("Identity", [source], [output.name], name=f"{output.name}_identity")
+            )
+        taken.add(output.name)
 
 
 def _rename_axes(model: onnx.ModelProto, source: Source) -> None:

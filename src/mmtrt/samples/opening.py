@@ -180,10 +180,9 @@ def _toml(path: Path, count: int | None) -> SampleSet:
     return SampleSet(
         source=f"{path.stem} ({inner.source})",
         key=key_of({"set": plain(data), "count": wanted, "inner": inner.key}),
-        # By way of the inner set, whose own count and digest hold too.
-        read=lambda: inner,
+        read=inner.read,
         count=wanted,
-        digest=digest,
+        digest=digest or inner.digest,
     )
 
 

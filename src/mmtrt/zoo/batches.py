@@ -25,6 +25,8 @@ from mmtrt.zoo.scenes import IMAGE_SIZE, Scene, render, sample_scene
 
 UNMATCHED_SHARE: Final = 0.2
 GRID: Final = 8
+_HARD: Final = {"count": 2, "comparison": 2, "relation": 3}
+_DRAWN: Final = tuple(kind for kind in KINDS for _ in range(_HARD.get(kind, 1)))
 _TRIES: Final = 20
 _AHEAD: Final = 6
 
@@ -56,9 +58,9 @@ def training_batch(seed: int, step: int, size: BatchSize) -> Batch:
 
 
 def draw_question(scene: Scene, rng: np.random.Generator) -> Question:
-    """Draw a question on a scene: unmatched in UNMATCHED_SHARE of all cases, kinds even."""
+    """Draw a question on a scene: unmatched in UNMATCHED_SHARE of all cases."""
     while True:
-        kinds, asker = (PRESUPPOSING, ask_unmatched) if rng.random() < UNMATCHED_SHARE else (KINDS, ask)
+        kinds, asker = (PRESUPPOSING, ask_unmatched) if rng.random() < UNMATCHED_SHARE else (_DRAWN, ask)
         kind = kinds[int(rng.integers(len(kinds)))]
         for _ in range(_TRIES):
             question = asker(scene, kind, int(rng.integers(2**31)), rng)

@@ -123,6 +123,19 @@ class ResidualBlock(nn.Module):
         return functional.relu(inner + self.skip(features))
 
 
+def grid_waves(side: int, width: int) -> Tensor:
+    """Sines and cosines of row and column, `(side * side, width)`: where the learned grid positions start.
+
+    They begin about as large as the features, else questions of left and right are learned late.
+    """
+    steps = torch.linspace(0, 1, width // 4)
+    frequencies = math.pi / (2 * side) * float(side) ** steps  # from a quarter turn across the grid to a half per cell
+    angles = torch.arange(side)[:, None] * frequencies
+    waves = torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)
+    rows, columns = waves.repeat_interleave(side, dim=0), waves.repeat(side, 1)
+    return torch.cat([rows, columns], dim=1)
+
+
 class ImageEncoder(nn.Module):
     """A small ResNet and a projection: image `(B, 3, S, S)` to grid tokens `(B, G * G, D)`.
 
@@ -139,8 +152,7 @@ class ImageEncoder(nn.Module):
             stages.extend(ResidualBlock(after, after, 1) for _ in range(blocks - 1))
         self.stages = nn.Sequential(*stages)
         self.project = nn.Conv2d(channels[-1], width, 1)
-        self.positions = nn.Parameter(torch.empty((size >> len(channels)) ** 2, width))
-        nn.init.normal_(self.positions, std=0.1)
+        self.positions = nn.Parameter(grid_waves(size >> len(channels), width))
 
     def forward(self, image: Tensor) -> Tensor:
         """Grid tokens, row by row from the top left."""

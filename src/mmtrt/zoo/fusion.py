@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,10 @@ class CoAttentionBlock(nn.Module):
 
 
 class CoAttentionFusion(nn.Module):
-    """Co-attention blocks, then one vector: the first text token beside the mean image token, `(B, 2 D)`."""
+    """Co-attention blocks, then one vector `(B, 2 D)`: the first text token beside the scaled sum of image tokens.
+
+    A sum keeps counts; divided by the root of the number of tokens it is as large as one token.
+    """
 
     def __init__(self, width: int, heads: int, hidden: int, blocks: int) -> None:
         super().__init__()
@@ -45,4 +50,5 @@ class CoAttentionFusion(nn.Module):
         """`mask` is additive over the text, `(B, 1, 1, T)`."""
         for block in self.blocks:
             image, text = block(image, text, mask)
-        return torch.cat([self.text_norm(text[:, 0]), self.image_norm(image).mean(dim=1)], dim=1)
+        pooled = self.image_norm(image).sum(dim=1) * (1.0 / math.sqrt(image.shape[1]))
+        return torch.cat([self.text_norm(text[:, 0]), pooled], dim=1)

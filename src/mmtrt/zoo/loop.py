@@ -41,7 +41,7 @@ class Schedule:
     steps: int
     seed: int = 0
     peak: float = 1.5e-3
-    warmup: int = 300
+    warmup: int = 200
     weight_decay: float = 0.05
     clip: float = 1.0
     size: BatchSize = field(default_factory=BatchSize)

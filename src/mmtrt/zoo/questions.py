@@ -21,7 +21,7 @@ from mmtrt.zoo.scenes import COLOURS, SHAPES, SIZES, Scene, Thing
 KINDS: Final = ("colour", "shape", "size", "count", "existence", "comparison", "relation")
 PRESUPPOSING: Final = ("colour", "shape", "size", "relation")
 NUMBERS: Final = ("zero", "one", "two", "three", "four", "five")
-MARGIN: Final = 8.0
+MARGIN: Final = 10.0
 """Pixels between two centres along the axis that a relation question asks about, at the least."""
 
 Ref = tuple[int | None, int | None, int | None]

@@ -36,7 +36,7 @@ from mmtrt.zoo.words import TEXT_MAX
 
 _VALIDATION_EVENTS: Final = 1000
 _PICTURE_STEPS: Final = 800
-_STEPS: Final = {"none": 3000, "image": 600, "question": 400}
+_STEPS: Final = {"none": 2400, "image": 600, "question": 400}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

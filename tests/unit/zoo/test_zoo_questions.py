@@ -98,7 +98,7 @@ def side(scene: Scene, a: str, b: str, axis: str) -> str:
     first, second = the(scene, a), the(scene, b)
     dx, dy = first.x - second.x, first.y - second.y
     offset = dx if axis == "x" else dy
-    if abs(offset) < 8:
+    if abs(offset) < 10:
         raise UndecidedError((a, b))
     low, high = ("left", "right") if axis == "x" else ("above", "below")
     return low if offset < 0 else high
