@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ from mmtrt.parity.compare import Side, compare
 from mmtrt.runtimes import Runner
 from mmtrt.samples import Batch
 from mmtrt.tensors import Array, Feeds, TensorSpec
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 LABELS = {"answer": np.array([0, 1, 2, 0]), "match": np.array([0, 1, 1, -1])}
 
@@ -32,7 +35,7 @@ class Fake:
         self.calls += 1
         return self.function(feeds)
 
-    def __enter__(self) -> Fake:
+    def __enter__(self) -> Self:
         self.state = "entered"
         return self
 
@@ -109,7 +112,10 @@ def test_the_verdict_is_the_same_however_samples_are_batched(split: list[list[in
 
 def test_the_reference_runs_once_for_all_candidates() -> None:
     reference = side(**REFERENCE)
-    good, bad = side(budget={"cosine": 0.9}), side(shifted(match=np.array([9.0, 0])), "c.onnx", budget={"cosine": 0.9})
+    good, bad = (
+        side(budget={"cosine": 0.9}),
+        side(shifted(match=np.array([-20.0, 0])), "c.onnx", budget={"cosine": 0.9}),
+    )
     seen: list[int] = []
     results = compare(reference, [good, bad], one_batch_each([[0, 1], [2, 3]]), progress=seen.append)
     assert [r.verdict for r in results] == ["pass", "fail"]

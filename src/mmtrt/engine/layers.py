@@ -35,7 +35,7 @@ class EngineLayer:
 
     @property
     def role(self) -> str:
-        """`gemm`, `conv`, `move` (only copies data), `shape` (host arithmetic or a stream waiting for another: no kernel) or `other`."""
+        """`gemm`, `conv`, `move` (only copies data), `shape` (no kernel: host arithmetic, a wait) or `other`."""
         return _role(self)
 
     @property

@@ -103,7 +103,7 @@ def _resolve(reference: str) -> str:
     if kind == "hf":
         raise UsageError(
             "Hugging Face models can't be named directly yet",
-            fix="Write a function that returns (model.eval(), inputs, dynamic_axes) and name it: package.module:function.",
+            fix="Write a function that returns (model.eval(), inputs, dynamic_axes); name it package.module:function.",
         )
     if not rest or not all(part.isidentifier() for part in f"{kind}.{rest}".split(".")):
         raise UsageError(

@@ -4,7 +4,7 @@
    machine's folders); the exporter's other notes, often a tenth of the file, go.
 2. Values keep their shapes; doc strings go.
 3. Names of dynamic axes are those that the user gave.
-4. An output that is an input or a weight as it came, or that is given twice, gets an Identity: ONNX names each value once.
+4. An output that is an input or a weight as it came, or that is given twice, gets an Identity and a name of its own.
 """
 
 from __future__ import annotations
@@ -77,17 +77,22 @@ def _line(trace: str) -> str:
 
 
 def _separate_outputs(graph: onnx.GraphProto) -> None:
-    taken = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    given = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    copies = {name for node in graph.node for name in node.output if name in given}
+    taken = given | {name for node in graph.node for name in node.output}
+    seen: set[str] = set()
     for output in graph.output:
-        if output.name in taken:
-            source, number = output.name, 1
-            while f"{source}_out{number}" in taken:
-                number += 1
-            output.name = f"{source}_out{number}"
-            graph.node.append(
-                onnx.helper.make_node("Identity", [source], [output.name], name=f"{output.name}_identity")
-            )
-        taken.add(output.name)
+        source = output.name
+        if source in given or source in seen:
+            output.name = next(f"{source}_out{n}" for n in range(1, len(taken) + 2) if f"{source}_out{n}" not in taken)
+            taken.add(output.name)
+            name = f"{output.name}_identity"
+            graph.node.append(onnx.helper.make_node("Identity", [source], [output.name], name=name))
+        seen.add(output.name)
+    # The exporter itself may have written such an Identity, under the input's own name.
+    kept = [node for node in graph.node if not (node.op_type == "Identity" and node.output[0] in copies)]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _rename_axes(model: onnx.ModelProto, source: Source) -> None:

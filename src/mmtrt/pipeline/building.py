@@ -311,7 +311,7 @@ def _kept_int8(onnx_path: Path, built: EngineBuild) -> None:
     for kind, found in (("conv", built.summary.conv), ("gemm", built.summary.gemm)):
         if asked.get(kind) and found and not found.get("int8"):
             raise BuildError(
-                f"the engine of {onnx_path.name} was asked for in INT8, and its {kind} layers came out in {', '.join(found)}",
+                f"{onnx_path.name} asks for INT8, and the engine's {kind} layers came out in {', '.join(found)}",
                 fix="The builder folded the Q/DQ away: build it in FP16, or quantise the model with mmtrt.",
             )
 
