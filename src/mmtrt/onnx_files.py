@@ -21,12 +21,14 @@ from mmtrt.errors import ModelError
 from mmtrt.tensors import ModelSpec, TensorSpec
 
 __all__ = [
+    "BUDGET_KEY",
     "EMBED_LIMIT",
     "SPEC_KEY",
     "elem_types",
     "graph_spec",
     "load_model",
     "metadata_of",
+    "model_budget",
     "model_digest",
     "model_spec",
     "save_model",
@@ -34,6 +36,8 @@ __all__ = [
 ]
 
 SPEC_KEY = "mmtrt.spec"
+BUDGET_KEY = "mmtrt.budget"
+"""The parity budget, as JSON, `{"output:metric": bound}`: it travels with the model that it judges."""
 EMBED_LIMIT = 1_800_000_000
 """Bytes of weights above which they are kept in a file beside the ONNX: protobuf ends at 2 GiB."""
 
@@ -237,6 +241,17 @@ def model_spec(model: onnx.ModelProto) -> ModelSpec:
             versions=told.versions,
         )
     return told
+
+
+def model_budget(model: onnx.ModelProto) -> dict[str, float]:
+    """Return the parity budget that the model carries, empty where it carries none; ModelError where it is broken."""
+    try:
+        found = json.loads(metadata_of(model).get(BUDGET_KEY, "{}"))
+        return {str(key): float(bound) for key, bound in found.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"the model's {BUDGET_KEY} metadata can't be read: {error}", fix="Give the budget with --budget."
+        ) from error
 
 
 def graph_spec(model: onnx.ModelProto) -> ModelSpec:

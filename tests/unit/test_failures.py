@@ -271,9 +271,9 @@ def test_the_context_has_the_cache_or_none(monkeypatch: pytest.MonkeyPatch, tmp_
     assert show.context().cache == StageCache(tmp_path / "new")
     assert (tmp_path / "new").is_dir()
     assert show.context(no_cache=True).cache == StageCache(None)
+    assert show.context().note == show.note
     (tmp_path / "file").touch()
     monkeypatch.setenv("MMTRT_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(MachineError, match="can't be used") as caught:
         show.context()
     assert "MMTRT_CACHE_DIR" in str(caught.value.fix)
-    assert show.context().note == show.note

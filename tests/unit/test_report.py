@@ -108,19 +108,9 @@ CALIBRATION = {
 def test_a_check_has_a_row_per_output() -> None:
     text = shown(check_view(check(answer=CLOSE, match=EXACT)))
     assert "vqa.fp16.onnx against zoo:vqa, 64 samples" in text
-    assert line(text, "answer") == [
-        "answer",
-        "41.3",
-        "0.999912",
-        "0.0123",
-        "0.0087",
-        "100.00",
-        "0",
-        "accuracy",
-        "91.00",
-        "(92.00)",
-        "pass",
-    ]
+    row_of = line(text, "answer")
+    assert row_of[1:7] == ["41.3", "0.999912", "0.0123", "0.0087", "100.00", "0"]
+    assert row_of[7:] == ["accuracy", "91.00", "(92.00)", "pass"]
     assert line(text, "match")[1] == "exact"
     assert "onnxruntime 1.30.0 CPU against PyTorch 2.13.0+cpu eager CPU" in text
     assert "stored" not in text
@@ -194,7 +184,8 @@ def test_an_int8_build_says_what_was_calibrated_and_how() -> None:
     assert "40, of which 5 only move data; gemm: 20 int8, 1 fp16; conv: none" in text
     assert "nothing had changed" in text
     bare = {key: CALIBRATION[key] for key in ("samples", "source", "method")}
-    assert "256 samples of vqa.calib, mse\n" in shown(build_view(build("int8", calibration=bare))).replace(" \n", "\n")
+    last = line(shown(build_view(build("int8", calibration=bare))), "calibration")
+    assert last == ["calibration", "256", "samples", "of", "vqa.calib,", "mse"]
 
 
 # ------------------------------------------------------------------------------------------------------- a run
@@ -214,7 +205,7 @@ def test_a_run_has_pytorch_first_and_a_row_per_precision() -> None:
     assert line(text, "FP16")[1:7] == ["3.10", "2.50", "91.00", "91.00", "41.3", "0.999912"]
     assert {"97.3", "22.2", "3.14", "3.00", "pass"} <= set(line(text, "INT8 "))
     assert "vqa.fp16.engine: tensorrt-rtx 1.7.1, built, not run (no GPU on this machine)" in text
-    assert "vqa.int8.engine: tensorrt-rtx 1.7.1, built, not run\n" in text.replace(" \n", "\n")
+    assert line(text, "vqa.int8.engine")[-3:] == ["built,", "not", "run"]
 
 
 def test_an_engine_that_ran_says_where_and_how_fast() -> None:

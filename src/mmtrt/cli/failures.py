@@ -41,6 +41,9 @@ def interrupted() -> int:
 
 def explain_failure(error: BaseException) -> int:
     """Print an error and return its exit code; the traceback of a bug goes to a file that the message names."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        # Click turns it into an exit 1, which is a verdict's code here.
+        error = error.__context__
     if isinstance(error, SystemExit):
         if isinstance(error.code, str):
             _say(error.code, None, 1)

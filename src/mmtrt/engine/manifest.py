@@ -21,7 +21,10 @@ LAYERS_SCHEMA = "mmtrt.layers/1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The manifest of an engine; digests are SHA-256 in hex, `gpu` None where it was built ahead of time."""
+    """The manifest of an engine; digests are SHA-256 in hex, `gpu` None where it was built ahead of time.
+
+    `recipe` is the resolved recipe with its digest, None where there was none.
+    """
 
     engine_digest: str
     onnx_digest: str
@@ -39,6 +42,7 @@ class Manifest:
     layers: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
     ran: bool = False
+    recipe: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -66,6 +70,7 @@ class Manifest:
             "layers": dict(self.layers) if self.layers else None,
             "notes": list(self.notes),
             "ran": self.ran,
+            "recipe": dict(self.recipe) if self.recipe else None,
         }
 
 
@@ -141,6 +146,7 @@ def _from_json(data: Mapping[str, Any]) -> Manifest:
         layers=data["layers"],
         notes=tuple(data["notes"]),
         ran=bool(data["ran"]),
+        recipe=data.get("recipe"),
     )
 
 

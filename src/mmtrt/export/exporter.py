@@ -20,7 +20,7 @@ from mmtrt.export.sources import Source
 from mmtrt.export.tidy import tidy
 from mmtrt.export.tracing import OPSET, trace
 from mmtrt.export.verify import Verified, verify
-from mmtrt.onnx_files import SPEC_KEY, graph_spec, save_model, set_metadata
+from mmtrt.onnx_files import BUDGET_KEY, SPEC_KEY, graph_spec, save_model, set_metadata
 from mmtrt.runtimes.eager import EagerRunner
 from mmtrt.samples import OUTPUT, Sample, SampleSet, checked, split_label, write_samples
 from mmtrt.tensors import Array, ModelSpec
@@ -33,11 +33,12 @@ GOLDEN_SAMPLES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What may differ between two exports of one source."""
+    """What may differ between two exports of one source; `budget` is the parity budget that the ONNX carries."""
 
     opset: int = OPSET
     ranges: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     calibration_samples: int = CALIBRATION_SAMPLES
+    budget: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,10 @@ def export_model(source: Source, folder: Path, options: ExportOptions | None = N
     model, ranges = trace(source, ranges, folder, opset=options.opset, warn=warnings.append)
     tidy(model, source)
     spec = _spec(source, model, ranges, warnings.append)
-    set_metadata(model, {SPEC_KEY: json.dumps(spec.to_json(), ensure_ascii=False)})
+    told = {SPEC_KEY: json.dumps(spec.to_json(), ensure_ascii=False)}
+    if options.budget:
+        told[BUDGET_KEY] = json.dumps(dict(sorted(options.budget.items())))
+    set_metadata(model, told)
     path = folder / f"{source.name}.onnx"
     save_model(model, path)
     verified = verify(source, path, ranges)

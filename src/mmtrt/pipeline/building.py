@@ -47,7 +47,7 @@ class BuildRequest:
     """What is to be built from an ONNX file; `precision` None builds it as it is.
 
     `samples` names a calibration set, `ranges` replaces ranges that the model tells, `shapes` gives the
-    smallest, usual and largest shape of inputs as trtexec's flags do.
+    smallest, usual and largest shape of inputs as trtexec's flags do. `budget` and `recipe` go into what is made.
     """
 
     model: Path
@@ -61,6 +61,8 @@ class BuildRequest:
     shapes: tuple[Mapping[str, tuple[int, ...]], ...] = ()
     options: BuildOptions = field(default_factory=BuildOptions)
     name: str | None = None
+    budget: Mapping[str, float] = field(default_factory=dict)
+    recipe: Mapping[str, Any] | None = None
 
     @property
     def stem(self) -> str:
@@ -159,7 +161,9 @@ def _open(request: BuildRequest) -> tuple[str, SampleSet | None]:
 
 def _convert(context: Context, request: BuildRequest, ranges: Ranges) -> tuple[Converted, bool]:
     reference, samples = _open(request)
-    options = PrecisionOptions(precision=str(request.precision), method=request.method, keep=request.keep)
+    options = PrecisionOptions(
+        precision=str(request.precision), method=request.method, keep=request.keep, budget=request.budget
+    )
     parts = {
         "onnx": model_digest(request.model),
         "options": plain(asdict(options)),
@@ -365,7 +369,8 @@ def _publish(
     cached: bool,
 ) -> BuildResult:
     engine = place(folder / "model.engine", request.folder / f"{request.stem}.engine")
-    manifest_path = place(folder / "model.engine.json", request.folder / f"{request.stem}.engine.json")
+    manifest_path = manifests.manifest_path(engine)
+    write_json(manifest_path, {**read_json(folder / "model.engine.json"), "recipe": request.recipe})
     layers = manifests.layers_path(folder / "model.engine")
     if layers.exists():
         place(layers, manifests.layers_path(engine))

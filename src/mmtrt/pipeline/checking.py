@@ -50,14 +50,17 @@ def check_stage(
     budgets: Mapping[str, Budget] | None = None,
     metrics: Mapping[str, Sequence[str]] | None = None,
 ) -> list[CheckResult]:
-    """Compare each candidate with the reference over the set; `budgets` is by precision."""
+    """Compare each candidate with the reference over the set.
+
+    `budgets`, by precision, come before the budget that a candidate carries itself, and that before the default.
+    """
     given = budgets or {}
     sides = [
         Side(
             what=subject.what,
             runner=subject.exact(),
             precision=subject.precision,
-            budget=given.get(subject.precision, default_budget(subject.precision)),
+            budget=given.get(subject.precision) or subject.budget or default_budget(subject.precision),
         )
         for subject in candidates
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def run_recipe(context: Context, recipe: Recipe, folder: Path) -> RunResult:
     """Export, convert, build, check and measure; files and `report.json` appear in `folder`."""
     start = time.perf_counter()
     source = load_source(recipe.model.source)
-    options = ExportOptions(opset=recipe.model.opset, ranges=dict(recipe.model.ranges))
+    options = ExportOptions(opset=recipe.model.opset, ranges=dict(recipe.model.ranges), budget=_budget(recipe, "fp32"))
     exported = publish_export(export_stage(context, source, options), folder, recipe.name)
     builds = tuple(build_stage(context, _request(recipe, exported, folder, p)) for p in recipe.precision.build)
     reference = source_subject(source)
@@ -105,7 +106,14 @@ def _request(recipe: Recipe, exported: ExportResult, folder: Path, precision: st
         keep=recipe.precision.keep,
         options=build_options(recipe.target.flavor, recipe.target.name),
         name=recipe.name,
+        budget=_budget(recipe, precision),
+        recipe=plain(resolved(recipe)),
     )
+
+
+def _budget(recipe: Recipe, precision: str) -> Budget:
+    given: Mapping[str, Budget] = recipe.parity.budget  # type: ignore[assignment]  # its keys are literals
+    return given.get(precision) or default_budget(precision)
 
 
 def _checks(
@@ -120,7 +128,7 @@ def _checks(
     runnable = [str(engine) for engine, _ in engines if cannot_run(engine) is None]
     subjects = [open_subject(build.artifacts["onnx"]) for build in builds]
     subjects += [open_subject(engine) for engine in runnable]
-    budgets: dict[str, Budget] = {p: recipe.parity.budget.get(p, default_budget(p)) for p in recipe.precision.build}
+    budgets: dict[str, Budget] = {precision: _budget(recipe, precision) for precision in recipe.precision.build}
     checks = check_stage(context, reference, subjects, samples, budgets=budgets, metrics=recipe.parity.metrics)
     rest = [not_run(e, p, checks[0].reference) for e, p in engines if str(e) not in runnable]
     return (*checks, *rest)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmtrt.artifacts import file_digest
@@ -11,7 +11,7 @@ from mmtrt.engine import manifest as manifests
 from mmtrt.engine.flavours import gpu
 from mmtrt.errors import InputError, MachineError
 from mmtrt.export.sources import Source, load_source
-from mmtrt.onnx_files import load_model, model_digest, model_spec
+from mmtrt.onnx_files import load_model, model_budget, model_digest, model_spec
 from mmtrt.pipeline.building import stored_precision
 from mmtrt.runtimes import Runner
 from mmtrt.runtimes.eager import EagerRunner
@@ -27,7 +27,10 @@ ENGINE_SUFFIXES = {".engine", ".plan", ".trt"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """Something that runs: what it is called, its precision and spec, and how to run it for parity or for speed."""
+    """Something that runs: what it is called, its precision and spec, and how to run it for parity or for speed.
+
+    `budget` is the parity budget that it carries itself.
+    """
 
     what: str
     precision: str
@@ -35,6 +38,7 @@ class Subject:
     key: str
     exact: Callable[[], Runner]
     fast: Callable[[], Runner]
+    budget: Mapping[str, float] = field(default_factory=dict)
 
 
 def cannot_run(engine: Path) -> str | None:
@@ -67,6 +71,7 @@ def _onnx(path: Path) -> Subject:
         key=model_digest(path),
         exact=lambda: IsolatedOrtRunner(path),
         fast=lambda: OrtRunner(path, "speed"),
+        budget=model_budget(proto),
     )
 
 

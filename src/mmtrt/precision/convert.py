@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from mmtrt.errors import ModelError, SampleError, UsageError
-from mmtrt.onnx_files import SPEC_KEY, load_model, model_spec, save_model, set_metadata
+from mmtrt.onnx_files import BUDGET_KEY, SPEC_KEY, load_model, model_spec, save_model, set_metadata
 from mmtrt.precision.bounds import unbounded
 from mmtrt.precision.fp16 import HEADROOM, keep_fp32, to_fp16
 from mmtrt.precision.graph import MacNode, mac_nodes, module_of, typed, usual_shapes
@@ -37,12 +37,16 @@ _PLAIN_EVERY = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrecisionOptions:
-    """What may differ between two conversions; `keep` names nodes or modules that stay out of INT8 or FP16."""
+    """What may differ between two conversions.
+
+    `keep` names nodes or modules that stay out of INT8 or FP16; `budget` is the parity budget that the result carries.
+    """
 
     precision: str
     method: str = "mse"
     keep: tuple[str, ...] = ()
     batch: int = _BATCH
+    budget: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +295,7 @@ class _Conversion:
             {
                 SPEC_KEY: json.dumps(self.spec.to_json(), ensure_ascii=False),
                 PRECISION_KEY: json.dumps(result.summary(), ensure_ascii=False),
+                BUDGET_KEY: json.dumps(dict(sorted(self.options.budget.items()))),
             },
         )
         save_model(proto, target)
