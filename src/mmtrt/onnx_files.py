@@ -148,12 +148,12 @@ def _end(path: Path, tensor: onnx.TensorProto, entries: Mapping[str, str]) -> in
         )
     if onnx.TensorProto.DataType.Name(tensor.data_type) in _PACKED:
         return int(offset) + int(length or 0)
-    size = math.prod(tensor.dims) * np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
+    size: int = math.prod(tensor.dims) * np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
     if length is not None and int(length) != size:
         raise ModelError(
             f"{path}: weight {tensor.name!r} needs {size} bytes, and its length is {length}", fix="Export it again."
         )
-    return int(offset) + size
+    return int(offset) + int(size)
 
 
 def model_digest(path: Path) -> str:

@@ -164,12 +164,9 @@ def _readable(path: Path, error: ValidationError) -> RecipeError:
 
 
 def _keys(location: tuple[int | str, ...]) -> Iterator[str]:
-    section: type[BaseModel] = Recipe
+    section: Any = Recipe
     for part in location:
-        inner = section.model_fields[str(part)].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return
-        section = inner
+        section = section.model_fields[str(part)].annotation
     yield from section.model_fields
 
 

@@ -350,8 +350,9 @@ def test_a_folder_takes_the_old_one_s_place(tmp_path: Path, there: bool) -> None
     with whole_directory(target) as part:
         (part / "inner").mkdir()
         (part / "inner" / "new").touch()
+        (part / "link").symlink_to("nowhere")
         assert target.exists() == there
-    assert [path.name for path in sorted(target.rglob("*"))] == ["inner", "new"]
+    assert [path.name for path in sorted(target.rglob("*"))] == ["inner", "new", "link"]
     assert names(tmp_path) == {"set"}
 
 

@@ -139,6 +139,22 @@ def test_a_library_that_is_missing_is_the_machine_s(explain: Explain, module: st
     assert told in err
 
 
+def test_an_exit_that_stands_for_a_reader_s_leaving_is_that() -> None:
+    code = """
+import sys
+from mmtrt.cli.failures import explain_failure
+try:
+    try:
+        raise BrokenPipeError
+    except BrokenPipeError:
+        sys.exit(1)
+except SystemExit as error:
+    sys.exit(explain_failure(error))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": SOURCE}, check=False)
+    assert done.returncode == 141
+
+
 def test_an_error_s_document_that_nobody_reads_is_no_other_error() -> None:
     code = """
 import sys

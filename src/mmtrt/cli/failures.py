@@ -59,18 +59,25 @@ def explain_failure(error: BaseException) -> int:
         hint = f"Try '{context.command_path} --help'." if context is not None else None
         _say(error.format_message(), hint, error.exit_code)  # type: ignore[attr-defined]
         return int(error.exit_code)  # type: ignore[attr-defined]
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] in _EXTRAS:
-        package = error.name.partition(".")[0]
-        error = MachineError(f"{package} is not installed", fix=f"pip install 'mmtrt[{_EXTRAS[package]}]'")
-    if isinstance(error, MemoryError):
-        error = MachineError("there is not enough memory", fix="Use a smaller batch or fewer samples.")
-    if isinstance(error, OSError) and error.errno is not None:
-        error = MachineError(f"{error.strerror}: {error.filename or 'a file'}", fix="Check the disk and the rights.")
+    error = _of_the_machine(error) or error
     if isinstance(error, MmtrtError) and error.exit_code != _BUG:
         _say(error.message, error.fix, error.exit_code)
         return error.exit_code
     _say(f"a bug of ours: {type(error).__name__}: {error}", f"The traceback is {_save(error)}: please report it.", _BUG)
     return _BUG
+
+
+def _of_the_machine(error: BaseException) -> MachineError | None:
+    """Say what a missing library, want of memory or an error of the system means; None for what is none of these."""
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        if package in _EXTRAS:
+            return MachineError(f"{package} is not installed", fix=f"pip install 'mmtrt[{_EXTRAS[package]}]'")
+    if isinstance(error, MemoryError):
+        return MachineError("there is not enough memory", fix="Use a smaller batch or fewer samples.")
+    if isinstance(error, OSError) and error.errno is not None:
+        return MachineError(f"{error.strerror}: {error.filename or 'a file'}", fix="Check the disk and the rights.")
+    return None
 
 
 def _say(message: str, fix: str | None, code: int) -> None:

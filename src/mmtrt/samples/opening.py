@@ -75,7 +75,8 @@ def _same_count(folder: Path, found: int) -> None:
     about = folder / "set.json"
     if not about.is_file():
         return
-    written = read_json(about).get("count")
+    told = read_json(about)
+    written = told.get("count") if isinstance(told, dict) else None
     if written is not None and written != found:
         raise SampleError(
             f"{folder} holds {found} samples; {written} were written", fix=f"If that is meant, remove {about}."
