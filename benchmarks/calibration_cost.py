@@ -56,6 +56,7 @@ def calibrated(model: Path, target: Path, folder: str, count: int) -> dict[str, 
     assert made.calibration is not None  # noqa: S101 -- INT8 always has a record
     return {
         "wall_s": made.calibration.wall_s,
+        "read_s": made.calibration.read_s,
         "conversion_s": time.perf_counter() - start,
         "peak_rss_mib": made.calibration.peak_rss_mib,
     }
@@ -95,6 +96,7 @@ def _measure(model: Path, folder: Path, samples: Path, count: int, rounds: int) 
     return {
         "samples": count,
         "wall_s": statistics.median(row["wall_s"] for row in observed),
+        "read_s": statistics.median(row["read_s"] for row in observed),
         "inference_s": statistics.median(row["inference_s"] for row in alone),
         "ratio": statistics.median(o["wall_s"] / a["inference_s"] for o, a in zip(observed, alone, strict=True)),
         "conversion_s": statistics.median(row["conversion_s"] for row in observed),

@@ -115,10 +115,11 @@ class TaskMetric:
     _state: dict[str, int] = field(default_factory=dict)
 
     def add(self, logits: Array, labels: Array) -> None:
-        """Add a batch: logits `(B, ..., C)` and labels `(B, ...)`."""
+        """Add a batch: logits `(B, ..., C)` and labels `(B, ...)`; a single logit is class 1 above 0, else class 0."""
         if logits.shape[:-1] != labels.shape:
             raise ValueError(f"logits {logits.shape} and labels {labels.shape} don't belong together")
-        self._count(logits.argmax(axis=-1), labels, self._state)
+        told = logits[..., 0] > 0 if logits.shape[-1] == 1 else logits.argmax(axis=-1)
+        self._count(told, labels, self._state)
 
     @property
     def value(self) -> float:

@@ -86,7 +86,7 @@ def assert_refused(said: Said, code: int, *words: str) -> None:
         ("export zoo:", ("zoo", "vqa-coattention")),
         ("export tiny_fusion", ("'tiny_fusion'", "package.module:factory")),
         ("export ../tiny_fusion:factory", ("package.module:factory",)),
-        ("export tiny_fusion:factory --opset 9", ("--opset", "9")),
+        ("export tiny_fusion:factory --opset 9", ("--opset", "17")),
         ("run gone.toml", ("gone.toml", "engines/recipes")),
         ("run .", ("can't read",)),
     ],

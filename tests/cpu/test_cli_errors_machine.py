@@ -35,7 +35,7 @@ def test_no_tensorrt(mmtrt: Mmtrt, tiny: Path, tmp_path: Path) -> None:
     assert said.returncode == 4, said.stderr
     assert "no TensorRT" in said.stderr
     assert "pip install" in said.stderr
-    assert "tensorrt-rtx" in said.stderr
+    assert "mmtrt[rtx]" in said.stderr
     assert not (tmp_path / "made").exists()
     told = json.loads(mmtrt("doctor", "--json", PYTHONPATH=path).stdout)
     assert any("pip install" in (row["fix"] or "") for row in told["findings"])

@@ -1,4 +1,4 @@
-"""Property tests: the same examples on each machine, however slow it is, and no folder of theirs left behind."""
+"""Property tests: the same examples on each machine, however slow it is; no store of failed ones."""
 
 from __future__ import annotations
 

@@ -21,6 +21,8 @@ __all__ = ["Contender", "machine", "measure", "percentile"]
 
 WARM_UP_S = 0.2
 LEAST = 10
+_SETTLE_S = 0.002
+"""A thread pool goes on spinning for a moment after its run, and would take a core from the next contender's."""
 _RESAMPLES = 1000
 _SEED = 2004_09602
 
@@ -35,7 +37,7 @@ class Contender:
 
 
 def measure(contenders: Sequence[Contender], feeds: Feeds, *, duration_s: float = 3.0) -> BenchResult:
-    """Time one inference of each contender in turn, for `duration_s` each and at least ten times.
+    """Time one inference of each contender in turn, at least ten times, for `duration_s` seconds per contender in all.
 
     Percentiles are order statistics (nearest rank). The ratio is of medians against the first contender, its
     95% interval from resampled rounds.
@@ -46,11 +48,12 @@ def measure(contenders: Sequence[Contender], feeds: Feeds, *, duration_s: float 
             stack.enter_context(contender.runner)
         for contender in contenders:
             _warm_up(contender, feeds)
-        total_ms = [0.0] * len(contenders)
-        while len(times[0]) < LEAST or min(total_ms) < duration_s * 1e3:
-            for index, contender in enumerate(contenders):
-                times[index].append(_once(contender, feeds))
-                total_ms[index] += times[index][-1]
+        until = time.perf_counter() + duration_s * len(contenders)
+        while len(times[0]) < LEAST or time.perf_counter() < until:
+            for contender, row in zip(contenders, times, strict=True):
+                if len(contenders) > 1:
+                    time.sleep(_SETTLE_S)
+                row.append(_once(contender, feeds))
         runs = [contender.runner.runs for contender in contenders]
     shapes = {name: array.shape for name, array in feeds.items()}
     rows = tuple(_row(c, r, t, shapes) for c, r, t in zip(contenders, runs, times, strict=True))

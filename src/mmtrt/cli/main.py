@@ -10,6 +10,7 @@ import typer
 
 from mmtrt.cli import commands
 from mmtrt.cli.failures import explain_failure, interrupted
+from mmtrt.errors import EXIT_INTERRUPTED
 
 app = typer.Typer(
     name="mmtrt",
@@ -55,9 +56,13 @@ def _run() -> object:
     # A command with --json puts stderr in the place of stdout, see Show; an error's document needs stdout again.
     stdout = sys.stdout
     try:
-        return app(standalone_mode=False)
+        code: object = app(standalone_mode=False)
     finally:
         sys.stdout = stdout
+    if code == EXIT_INTERRUPTED:
+        # Typer makes a code of it, and says nothing.
+        raise KeyboardInterrupt
+    return code
 
 
 def _open_streams() -> None:

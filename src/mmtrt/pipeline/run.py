@@ -13,7 +13,7 @@ from mmtrt.artifacts import read_json, write_json
 from mmtrt.bench.measure import machine
 from mmtrt.export.exporter import ExportOptions
 from mmtrt.export.sources import load_source
-from mmtrt.parity.budget import Budget, default_budget
+from mmtrt.parity.budget import Budget, check_names, default_budget
 from mmtrt.pipeline.benching import bench_feeds, bench_stage
 from mmtrt.pipeline.building import BuildRequest, build_stage
 from mmtrt.pipeline.checking import check_stage, not_run
@@ -76,6 +76,9 @@ def run_recipe(context: Context, recipe: Recipe, folder: Path) -> RunResult:
     source = load_source(recipe.model.source)
     options = ExportOptions(opset=recipe.model.opset, ranges=dict(recipe.model.ranges), budget=_budget(recipe, "fp32"))
     exported = publish_export(export_stage(context, source, options), folder, recipe.name)
+    for precision in recipe.precision.build:
+        # A typing error in a budget should not cost the builds that come before the check.
+        check_names(_budget(recipe, precision), [tensor.name for tensor in exported.spec.outputs])
     builds = tuple(build_stage(context, _request(recipe, exported, folder, p)) for p in recipe.precision.build)
     reference = source_subject(source)
     checks = _checks(context, recipe, reference, exported, builds)

@@ -53,8 +53,9 @@ class PrecisionOptions:
 class CalibrationRecord:
     """What calibrated a model, and what that cost.
 
-    `wall_s` is the pass with all that it reads and counts; `inference_s` is plain FP32 inference over the same
-    samples, extrapolated from every eighth batch, which is timed in turn with the pass.
+    `wall_s` is the pass with all that it reads and counts, `read_s` the part of it that waited for samples;
+    `inference_s` is plain FP32 inference over the same samples, reading left out, extrapolated from every eighth
+    batch, which is timed in turn with the pass.
     """
 
     source: str
@@ -62,6 +63,7 @@ class CalibrationRecord:
     samples: int
     method: str
     wall_s: float
+    read_s: float
     inference_s: float
     peak_rss_mib: float
     on_data: bool
@@ -263,6 +265,7 @@ class _Conversion:
             samples=seen.samples,
             method=self.options.method if plan.nodes else "max",
             wall_s=time.perf_counter() - start - timer.spent,
+            read_s=timer.read_s,
             inference_s=timer.extrapolated(seen.samples),
             peak_rss_mib=peak_rss_mib(),
             on_data=self.samples.on_data,
@@ -323,10 +326,13 @@ class _PlainTimer:
         self._samples = 0
         self._inference = 0.0
         self.spent = 0.0
+        self.read_s = 0.0
 
     def each(self, given: Iterable[Batch]) -> Iterator[Batch]:
         run = None
+        start = time.perf_counter()
         for index, batch in enumerate(given):
+            self.read_s += time.perf_counter() - start
             if index % _PLAIN_EVERY == 0:
                 start = time.perf_counter()
                 if run is None:
@@ -336,6 +342,7 @@ class _PlainTimer:
                 self._samples += len(batch.indices)
                 self.spent += time.perf_counter() - start
             yield batch
+            start = time.perf_counter()
 
     def extrapolated(self, samples: int) -> float:
         return self._inference * samples / self._samples if self._samples else 0.0

@@ -36,6 +36,8 @@ def session_from(model: bytes | str, purpose: Purpose, *, threads: int | None = 
     options = ort.SessionOptions()
     options.graph_optimization_level = _LEVELS[purpose]
     options.log_severity_level = 4
+    # Its threads would go on spinning after a run, on cores that belong to the next contender or to numpy.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.intra_op_num_threads = threads or available_cores()
     # The arena keeps the largest batch's memory for good; calibration over many shapes must not grow.
     options.enable_cpu_mem_arena = purpose == "speed"

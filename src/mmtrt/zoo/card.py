@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -106,10 +107,10 @@ def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
 def install(name: str, runs: Path, chosen: Path, package: Path = PACKAGE) -> list[Path]:
     """Put a finished run's checkpoint into the package, and the card beside; returns the paths written.
 
-    `runs` holds all runs of the model; the longest blind ones go into the card, InputError if one is missing.
+    `runs` holds all runs of the model; the blind ones go into the card, InputError if one is missing.
     """
     main = _read_result(chosen)
-    blind = {kind: _read_result(_longest(runs, kind)) for kind in ("image", "question")}
+    blind = {kind: _read_result(_blind_run(runs, kind)) for kind in ("image", "question")}
     checkpoint = package / "checkpoints" / f"{name}.safetensors"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     beside = checkpoint.with_name(f"{checkpoint.name}.{os.getpid()}.part")
@@ -122,14 +123,14 @@ def install(name: str, runs: Path, chosen: Path, package: Path = PACKAGE) -> lis
     return [checkpoint, cards / f"{name}.json", cards / f"{name}.md"]
 
 
-def _longest(runs: Path, blind: str) -> Path:
-    found = [p.parent for p in runs.glob(f"{blind}-seed*-steps*/result.json")]
+def _blind_run(runs: Path, blind: str) -> Path:
+    found = sorted(p.parent for p in runs.glob(f"{blind}-seed*/result.json"))
     if not found:
         raise InputError(
             f"no finished run blind to the {blind} in {runs}",
             fix=f"Run it first: python -m mmtrt.zoo.train {runs.name} --blind {blind} (same --out)",
         )
-    return max(found, key=lambda p: int(p.name.rpartition("steps")[2]))
+    return found[0]
 
 
 def _read_result(folder: Path) -> dict[str, Any]:
@@ -242,5 +243,14 @@ def _training(card: Mapping[str, Any]) -> list[str]:
         *rows,
         "",
         f"On {on['cpu']}, {on['cores']} cores, torch {on['torch']}, Python {on['python']}{products}.",
+        *_lengthened(card["training"]["schedules"]),
         f"The weights are those that did best on the validation split (step {card['training']['best_step']:,}).",
+    ]
+
+
+def _lengthened(schedules: list[list[int]]) -> list[str]:
+    """Say where a run was made longer while under way, which moves its learning rates."""
+    return [
+        f"At step {after[0]:,} the schedule was lengthened from {before[1]:,} to {after[1]:,} steps."
+        for before, after in pairwise(schedules)
     ]

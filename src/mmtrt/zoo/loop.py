@@ -66,6 +66,13 @@ class Progressed:
     best: float = -1.0
     best_step: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    schedules: list[list[int]] = field(default_factory=list)
+    """From which step on which length held: more than one entry where a run was made longer."""
+
+    def follow(self, steps: int) -> None:
+        """Note the length of the schedule from here on."""
+        if not self.schedules or self.schedules[-1][1] != steps:
+            self.schedules.append([self.step, steps])
 
 
 def fit(model: Model, task: Task[Model], schedule: Schedule, state_file: Path) -> Progressed:
@@ -76,6 +83,7 @@ def fit(model: Model, task: Task[Model], schedule: Schedule, state_file: Path) -
     """
     optimizer = make_optimizer(model, schedule)
     done = restore(model, optimizer, state_file)
+    done.follow(schedule.steps)
     clock = _Clock(done.seconds, schedule.save_every_s)
     batches = batches_ahead(task.make, schedule.seed, done.step, schedule.steps, schedule.size)
     with _Interrupt() as interrupt, _progress() as bar, closing(batches):

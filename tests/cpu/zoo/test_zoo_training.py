@@ -193,6 +193,7 @@ PHASE = {
     "scenes_seen": 4321,
     "questions_seen": 1234,
     "seconds": 90.0,
+    "schedules": [[0, 6], [4, 10]],
     "best_step": 10,
     "validation_score": 0.9,
 }
@@ -223,7 +224,7 @@ RESULT = {
 
 
 def finished(runs: Path, blind: str, steps: int, accuracy: float) -> Path:
-    folder = runs / f"{blind}-seed0-steps{steps}"
+    folder = runs / f"{blind}-seed0"
     result = RESULT | {"test": RESULT["test"] | {"answer_accuracy": accuracy}}
     card.write_json(folder / "result.json", result)
     (folder / "model.safetensors").write_bytes(b"weights")
