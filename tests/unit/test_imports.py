@@ -45,6 +45,7 @@ NEED_EXTRAS = (
     "mmtrt.pipeline.inspecting",
     "mmtrt.pipeline.run",
     "mmtrt.pipeline.sides",
+    "mmtrt.pipeline.sources",
     "mmtrt.precision.*",
     "mmtrt.runtimes.eager",
     "mmtrt.runtimes.ort",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import onnxruntime
-import torch
 
 from mmtrt.artifacts import read_json, write_json
 from mmtrt.errors import InputError, SampleError
@@ -74,7 +72,7 @@ def check_stage(
         "samples": samples.key,
         "budgets": [dict(side.budget) for side in sides],
         "metrics": plain(metrics or {}),
-        "versions": [onnxruntime.__version__, torch.__version__],
+        "versions": [_version(name) for name in ("onnxruntime", "torch")],
     }
     # The candidates' spec knows limits and ranges; a source may not.
     spec = max((subject.spec for subject in candidates), key=lambda s: len(s.limits) + len(s.ranges))
@@ -89,6 +87,14 @@ def check_stage(
 
     folder, cached = context.cache.run("parity", parts, work)
     return [replace(_from_json(row), cached=cached) for row in read_json(folder / "result.json")]
+
+
+def _version(package: str) -> str:
+    """The version of a package that may be absent, and that need not be loaded for this."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _same_inputs(reference: Subject, candidate: Subject) -> None:

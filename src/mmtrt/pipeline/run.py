@@ -19,7 +19,8 @@ from mmtrt.pipeline.building import BuildRequest, build_stage
 from mmtrt.pipeline.checking import check_stage, not_run
 from mmtrt.pipeline.context import Context
 from mmtrt.pipeline.exporting import ExportResult, export_stage, publish_export
-from mmtrt.pipeline.sides import Subject, cannot_run, open_subject, source_subject
+from mmtrt.pipeline.sides import Subject, cannot_run, open_subject
+from mmtrt.pipeline.sources import module_subject
 from mmtrt.pipeline.targets import build_options
 from mmtrt.recipe import Recipe, resolved
 from mmtrt.results import BenchResult, BuildResult, CheckResult, plain
@@ -80,7 +81,7 @@ def run_recipe(context: Context, recipe: Recipe, folder: Path) -> RunResult:
         # A typing error in a budget should not cost the builds that come before the check.
         check_names(_budget(recipe, precision), [tensor.name for tensor in exported.spec.outputs])
     builds = tuple(build_stage(context, _request(recipe, exported, folder, p)) for p in recipe.precision.build)
-    reference = source_subject(source)
+    reference = module_subject(source)
     checks = _checks(context, recipe, reference, exported, builds)
     feeds = bench_feeds(exported.spec, _bench_sizes(recipe, exported), open_set(str(exported.golden)))
     bench = _bench(context, recipe, reference, feeds, builds)

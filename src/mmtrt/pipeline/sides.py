@@ -10,17 +10,15 @@ from mmtrt.artifacts import file_digest
 from mmtrt.engine import manifest as manifests
 from mmtrt.engine.flavours import gpu
 from mmtrt.errors import InputError, MachineError
-from mmtrt.export.sources import Source, load_source
 from mmtrt.onnx_files import load_model, model_budget, model_digest, model_spec
 from mmtrt.pipeline.building import stored_precision
 from mmtrt.runtimes import Runner
-from mmtrt.runtimes.eager import EagerRunner
 from mmtrt.runtimes.isolated import IsolatedOrtRunner
 from mmtrt.runtimes.ort import OrtRunner
 from mmtrt.runtimes.tensorrt import TensorRTRunner
 from mmtrt.tensors import ModelSpec, TensorSpec
 
-__all__ = ["ENGINE_SUFFIXES", "Subject", "cannot_run", "open_subject", "source_subject"]
+__all__ = ["ENGINE_SUFFIXES", "Subject", "cannot_run", "open_subject"]
 
 ENGINE_SUFFIXES = {".engine", ".plan", ".trt"}
 
@@ -59,7 +57,10 @@ def open_subject(text: str) -> Subject:
         )
     if "/" in text or "\\" in text:
         raise InputError(f"there is no file {path}", fix="Check the path.")
-    return source_subject(load_source(text))
+    # What has no PyTorch in it needs none.
+    from mmtrt.pipeline.sources import source_subject
+
+    return source_subject(text)
 
 
 def _onnx(path: Path) -> Subject:
@@ -93,28 +94,4 @@ def _engine(path: Path) -> Subject:
         key=file_digest(path),
         exact=lambda: TensorRTRunner(path),
         fast=lambda: TensorRTRunner(path),
-    )
-
-
-def source_subject(source: Source) -> Subject:
-    """Make a subject of a source: eager PyTorch."""
-    names = source.outputs
-
-    def make() -> Runner:
-        return EagerRunner(source.module, source.inputs, names)
-
-    return Subject(
-        what=source.reference,
-        precision="fp32",
-        spec=ModelSpec(
-            inputs=source.inputs,
-            outputs=(),
-            modalities=source.modalities,
-            ranges=source.ranges,
-            source=source.reference,
-            digest=source.digest,
-        ),
-        key=source.digest,
-        exact=make,
-        fast=make,
     )
