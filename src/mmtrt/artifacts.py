@@ -85,8 +85,12 @@ def key_of(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+_ELSEWHERE = "Choose another place with -o."
+_OTHER_CACHE = "Set MMTRT_CACHE_DIR to a folder that can be written, or pass --no-cache."
+
+
 @contextlib.contextmanager
-def machine_errors(what: str) -> Iterator[None]:
+def machine_errors(what: str, mend: str = _ELSEWHERE) -> Iterator[None]:
     """Turn a full disk, a read-only folder and the like into a MachineError that names `what`."""
     try:
         yield
@@ -104,7 +108,7 @@ def machine_errors(what: str) -> Iterator[None]:
             errno.EISDIR,
             errno.ENOTEMPTY,
         }:
-            raise MachineError(f"can't write {what}: {error.strerror}", fix="Choose another place with -o.") from error
+            raise MachineError(f"can't write {what}: {error.strerror}", fix=mend) from error
         raise
 
 
@@ -137,9 +141,9 @@ def whole_directory(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _part_folder(path: Path) -> Iterator[Path]:
+def _part_folder(path: Path, mend: str = _ELSEWHERE) -> Iterator[Path]:
     """Give a folder beside `path`; at the end it goes, unless it was renamed by then."""
-    with machine_errors(str(path)):
+    with machine_errors(str(path), mend):
         part = _part_of(path)
         part.mkdir()
         try:
@@ -148,12 +152,14 @@ def _part_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(part, ignore_errors=True)
 
 
+_PART = re.compile(r"\..+\.(\d{1,9})\.[0-9a-f]{8}\.part")
+
+
 def _part_of(path: Path) -> Path:
-    """Return a fresh name beside `path` that tells which process writes to it; remove those of dead processes."""
+    """Return a fresh name beside `path` that tells which process writes to it; sweep what dead ones left there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    ours = re.compile(rf"\.{re.escape(path.name)}\.(\d{{1,9}})\.[0-9a-f]{{8}}\.part")
     for left in path.parent.iterdir():
-        match = ours.fullmatch(left.name)
+        match = _PART.fullmatch(left.name)
         if match and not _alive(int(match[1])):
             _remove(left)
     return path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
@@ -265,7 +271,7 @@ class StageCache:
         folder = self.root / stage / key[:32]
         if folder.is_dir():
             return folder, True
-        with _part_folder(folder) as part:
+        with _part_folder(folder, _OTHER_CACHE) as part:
             work(part)
             _sync_folder(part)
             try:

@@ -184,3 +184,21 @@ def test_another_opset_is_another_graph(tmp_path: Path) -> None:
     assert next(o.version for o in onnx.load(str(made.onnx)).opset_import if not o.domain) == 20
     with OrtRunner(made.onnx, "parity") as runner:
         assert runner.infer({"input": np.zeros((1, 6), dtype=np.float32)})
+
+
+def test_an_export_does_not_replace_samples_that_somebody_added(tiny: Path, tmp_path: Path) -> None:
+    from mmtrt.artifacts import StageCache
+    from mmtrt.pipeline.context import Context
+    from mmtrt.pipeline.exporting import export_stage, publish_export
+
+    context, source = Context(cache=StageCache(tmp_path / "cache")), load_source("tiny_fusion:factory")
+    first = export_stage(context, source, ExportOptions(calibration_samples=4))
+    second = export_stage(context, source, ExportOptions(calibration_samples=5))
+    out = tmp_path / "out"
+    publish_export(first, out, "tiny")
+    publish_export(second, out, "tiny")
+    assert len(list((out / "tiny.calib").glob("*.npz"))) == 5
+    (out / "tiny.calib" / "mine.npz").write_bytes(b"hours of work")
+    with pytest.raises(InputError, match=r"mine\.npz"):
+        publish_export(first, out, "tiny")
+    assert (out / "tiny.calib" / "mine.npz").read_bytes() == b"hours of work"

@@ -202,16 +202,16 @@ def test_the_part_of_a_living_process_stays(tmp_path: Path) -> None:
         process.communicate()
 
 
-def test_another_file_s_part_is_not_taken_for_ours(tmp_path: Path) -> None:
+def test_what_no_dead_process_of_ours_left_stays(tmp_path: Path) -> None:
     dead = killed_at_ready(SLEEP)
     others = {
         f".file.{dead}.{os.getpid()}.00c0ffee.part",  # The living part of a file named `file.<number>`.
-        f".file.onnx.{dead}.00c0ffee.part",
         f".file.{dead}.part",
         ".file.99999999999999999999.00c0ffee.part",
-        f".files.{dead}.00c0ffee.part",
+        f"file.{dead}.00c0ffee.part",
     }
-    for name in [*others, f".file.{dead}.00c0ffee.part"]:
+    # Another stage's or another run's is swept too: nobody may ever come by with its name again.
+    for name in [*others, f".file.{dead}.00c0ffee.part", f".other.onnx.{dead}.00c0ffee.part"]:
         (tmp_path / name).touch()
     write_json(tmp_path / "file", 1)
     assert names(tmp_path) == {*others, "file"}

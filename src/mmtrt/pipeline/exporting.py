@@ -11,6 +11,7 @@ import onnx
 import torch
 
 from mmtrt.artifacts import place, read_json, whole_directory, write_json
+from mmtrt.errors import InputError
 from mmtrt.export.exporter import ExportOptions, export_model
 from mmtrt.export.sources import Source
 from mmtrt.pipeline.context import Context
@@ -118,12 +119,27 @@ def export_view(result: ExportResult) -> dict[str, str]:
     }
 
 
+def _only_ours(target: Path) -> None:
+    """Raise InputError where a folder of samples holds files that no export wrote: replacing it would lose them."""
+    if not target.is_dir():
+        return
+    about = read_json(target / "set.json") if (target / "set.json").is_file() else {}
+    ours = {"set.json", *(f"{index:05d}.npz" for index in range(int(about.get("count", 0))))}
+    added = sorted(path.name for path in target.iterdir() if path.name not in ours)
+    if added:
+        raise InputError(
+            f"{target} holds files that no export wrote: {', '.join(added[:5])}",
+            fix="Move them to a folder of their own and name it with --calib, or export to another folder with -o.",
+        )
+
+
 def _place_folder(source: Path, target: Path) -> Path:
     files = sorted(path.name for path in source.iterdir())
     if target.is_dir() and sorted(path.name for path in target.iterdir()) == files:
         for name in files:
             place(source / name, target / name)
         return target
+    _only_ours(target)
     with whole_directory(target) as part:
         for name in files:
             place(source / name, part / name)
