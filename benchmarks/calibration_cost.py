@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from mmtrt.artifacts import write_json
-from mmtrt.bench.measure import machine
 from mmtrt.export.exporter import ExportOptions, export_model
 from mmtrt.export.sources import load_source
 from mmtrt.isolation import run_isolated
+from mmtrt.machine import machine
 from mmtrt.onnx_files import load_model, model_spec
 from mmtrt.precision.convert import PrecisionOptions, convert
 from mmtrt.precision.observe import peak_rss_mib

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from mmtrt.artifacts import write_json
-from mmtrt.bench.measure import machine
+from mmtrt.machine import machine
 
 
 def seconds(command: list[str]) -> float:

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import math
-import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmtrt.bench import measure as bench
-from mmtrt.bench.measure import LEAST, Contender, machine, measure, percentile
+from mmtrt.bench.measure import LEAST, Contender, measure, percentile
 from mmtrt.errors import MeasurementError
 from mmtrt.tensors import Array, Feeds, TensorSpec
 
@@ -187,31 +184,3 @@ def test_a_runner_that_fails_leaves_all(clock: Clock) -> None:
     with pytest.raises(MeasurementError):
         measure([Contender(file="x", runner=r) for r in runners], FEEDS)
     assert not any(runner.open for runner in runners)
-
-
-# ----------------------------------------------------------------------------------------------------- machine
-
-
-def test_the_machine_is_told() -> None:
-    told = machine()
-    assert told["cpu"]
-    assert 1 <= told["cores"] <= (os.cpu_count() or 1)
-    assert told["memory_gib"] is None or told["memory_gib"] > 0
-
-
-def test_a_machine_that_tells_nothing_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> str:
-        raise OSError
-
-    monkeypatch.setattr(Path, "read_text", refuse)
-    monkeypatch.setattr(os, "sysconf", refuse)
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    told = machine()
-    assert told["memory_gib"] is None
-    assert told["cores"] == os.cpu_count()
-    assert isinstance(told["cpu"], str)
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "processor: 0\nmodel name\t: A Chip\n")
-    assert machine()["cpu"] == "A Chip"
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "processor: 0\n")
-    assert machine()["cpu"]
-    assert math.isfinite(told["cores"])

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmtrt.machine import machine
 from mmtrt.results import BenchResult, BenchRow
 from mmtrt.runtimes import Runner
 from mmtrt.tensors import Feeds
 
-__all__ = ["Contender", "machine", "measure", "percentile"]
+__all__ = ["Contender", "measure", "percentile"]
 
 WARM_UP_S = 0.2
 LEAST = 10
@@ -115,29 +113,3 @@ def _ratios(contenders: Sequence[Contender], times: Sequence[Sequence[float]]) -
             "ci95": [float(low), float(high)],
         }
     return ratios
-
-
-def machine() -> dict[str, Any]:
-    """Return what a reader must know of the machine: processor, cores that may be used, memory, system."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": _cpu_name(),
-        "cores": cores,
-        "memory_gib": _memory_gib(),
-        "system": platform.system(),
-        "arch": platform.machine(),
-    }
-
-
-def _cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
-
-
-def _memory_gib() -> float | None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30), 1)
-    return None

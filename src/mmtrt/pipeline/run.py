@@ -10,9 +10,9 @@ from typing import Any
 
 import mmtrt
 from mmtrt.artifacts import read_json, write_json
-from mmtrt.bench.measure import machine
 from mmtrt.export.exporter import ExportOptions
 from mmtrt.export.sources import load_source
+from mmtrt.machine import machine
 from mmtrt.parity.budget import Budget, check_names, default_budget
 from mmtrt.pipeline.benching import bench_feeds, bench_stage
 from mmtrt.pipeline.building import BuildRequest, build_stage

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +10,7 @@ import onnx
 import onnxruntime as ort
 
 from mmtrt.errors import MeasurementError, ModelError
+from mmtrt.machine import available_cores
 from mmtrt.onnx_files import elem_types, load_model
 from mmtrt.runtimes.checks import check_feeds
 from mmtrt.tensors import Array, Feeds, TensorSpec
@@ -46,13 +46,6 @@ def session_from(model: bytes | str, purpose: Purpose, *, threads: int | None = 
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"ONNX Runtime refuses the model: {reason}") from error
-
-
-def available_cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class OrtRunner:

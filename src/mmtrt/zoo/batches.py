@@ -25,7 +25,7 @@ from mmtrt.zoo.scenes import IMAGE_SIZE, Scene, render, sample_scene
 
 UNMATCHED_SHARE: Final = 0.2
 GRID: Final = 8
-_HARD: Final = {"count": 2, "comparison": 2, "relation": 3}
+_HARD: Final = {"count": 2, "comparison": 3, "relation": 4}
 _DRAWN: Final = tuple(kind for kind in KINDS for _ in range(_HARD.get(kind, 1)))
 _TRIES: Final = 20
 _AHEAD: Final = 6

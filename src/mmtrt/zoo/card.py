@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +14,9 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from mmtrt.artifacts import place, whole_file, write_json
 from mmtrt.errors import InputError
+from mmtrt.machine import machine
 from mmtrt.zoo import events, questions, scenes, words
 
 PACKAGE: Final = Path(__file__).parent
@@ -29,23 +29,14 @@ def has_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def machine() -> dict[str, Any]:
+def trained_on() -> dict[str, Any]:
     """Describe what a run ran on."""
     return {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
+        **machine(),
         "threads": torch.get_num_threads(),
-        "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return found[0] if found else platform.processor() or platform.machine()
 
 
 def data_description() -> dict[str, Any]:
@@ -68,22 +59,6 @@ def data_description() -> dict[str, Any]:
     }
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document as indented JSON."""
-    write_whole(path, (json.dumps(document, indent=2) + "\n").encode())
-
-
 def write_checkpoint(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> str:
     """Write the weights as safetensors, sorted and contiguous; returns the SHA-256 of the weights.
 
@@ -91,7 +66,8 @@ def write_checkpoint(model: nn.Module, path: Path, metadata: Mapping[str, str]) 
     """
     state = {k: v.contiguous() for k, v in sorted(model.state_dict().items())}
     digest = weights_digest(state)
-    write_whole(path, save(state, metadata=dict(metadata) | {"weights_sha256": digest}))
+    with whole_file(path) as part:
+        part.write_bytes(save(state, metadata=dict(metadata) | {"weights_sha256": digest}))
     return digest
 
 
@@ -104,22 +80,21 @@ def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
     return total.hexdigest()
 
 
-def install(name: str, runs: Path, chosen: Path, package: Path = PACKAGE) -> list[Path]:
+def install(name: str, runs: Path, chosen: Path, package: Path = PACKAGE, notes: Sequence[str] = ()) -> list[Path]:
     """Put a finished run's checkpoint into the package, and the card beside; returns the paths written.
 
-    `runs` holds all runs of the model; the blind ones go into the card, InputError if one is missing.
+    `runs` holds all runs of the model; the blind ones go into the card, InputError if one is missing. `notes` is
+    what a reader must know of the run that its figures don't tell.
     """
     main = _read_result(chosen)
     blind = {kind: _read_result(_blind_run(runs, kind)) for kind in ("image", "question")}
     checkpoint = package / "checkpoints" / f"{name}.safetensors"
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    beside = checkpoint.with_name(f"{checkpoint.name}.{os.getpid()}.part")
-    shutil.copyfile(chosen / "model.safetensors", beside)
-    beside.replace(checkpoint)
-    document = {"schema": SCHEMA} | main | {"trained_blind": blind, "data": data_description()}
+    place(chosen / "model.safetensors", checkpoint)
+    document = {"schema": SCHEMA} | main | {"trained_blind": blind, "data": data_description(), "notes": list(notes)}
     cards = package / "cards"
     write_json(cards / f"{name}.json", document)
-    write_whole(cards / f"{name}.md", markdown(document).encode())
+    with whole_file(cards / f"{name}.md") as part:
+        part.write_text(markdown(document), encoding="utf-8")
     return [checkpoint, cards / f"{name}.json", cards / f"{name}.md"]
 
 
@@ -243,14 +218,20 @@ def _training(card: Mapping[str, Any]) -> list[str]:
         *rows,
         "",
         f"On {on['cpu']}, {on['cores']} cores, torch {on['torch']}, Python {on['python']}{products}.",
-        *_lengthened(card["training"]["schedules"]),
+        *_changes(card["training"]["history"]),
+        *card.get("notes", ()),
         f"The weights are those that did best on the validation split (step {card['training']['best_step']:,}).",
     ]
 
 
-def _lengthened(schedules: list[list[int]]) -> list[str]:
-    """Say where a run was made longer while under way, which moves its learning rates."""
-    return [
-        f"At step {after[0]:,} the schedule was lengthened from {before[1]:,} to {after[1]:,} steps."
-        for before, after in pairwise(schedules)
-    ]
+def _changes(history: list[dict[str, Any]]) -> list[str]:
+    """Say where a run was made longer, or its data changed, while under way."""
+    lines = []
+    for before, after in pairwise(history):
+        if before["steps"] != after["steps"]:
+            lines.append(
+                f"From step {after['from']:,} on the schedule had {after['steps']:,} steps, before {before['steps']:,}."
+            )
+        if before["data"] != after["data"]:
+            lines.append(f"From step {after['from']:,} on the questions came from another version of the generator.")
+    return lines

@@ -5,8 +5,10 @@ The splits draw from seed sequences that begin with a different word each, so no
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -75,6 +77,14 @@ def samples(split: str = "calibration", count: int = 256, seed: int = DATA_SEED)
         elif split == "calibration" and index % PADDED_EVERY == PADDED_EVERY - 2:
             sample = padded(sample)
         yield sample
+
+
+def generator_digest() -> str:
+    """SHA-256 of what draws scenes and questions, shortened: other digests mean other data."""
+    total = hashlib.sha256()
+    for name in ("scenes", "questions", "words", "events", "batches"):
+        total.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    return total.hexdigest()[:12]
 
 
 def to_sample(one: Event) -> Sample:

@@ -35,9 +35,10 @@ class CoAttentionBlock(nn.Module):
 
 
 class CoAttentionFusion(nn.Module):
-    """Co-attention blocks, then one vector `(B, 2 D)`: the first text token beside the scaled sum of image tokens.
+    """Co-attention blocks, then one vector `(B, 3 D)`: the first text token and two views of the image tokens.
 
-    A sum keeps counts; divided by the root of the number of tokens it is as large as one token.
+    Their sum keeps counts; divided by the root of the number of tokens it is as large as one token. Their
+    attention-weighted mean (h = sum a_i x_i) keeps one token, with its place.
     """
 
     def __init__(self, width: int, heads: int, hidden: int, blocks: int) -> None:
@@ -45,10 +46,14 @@ class CoAttentionFusion(nn.Module):
         self.blocks = nn.ModuleList(CoAttentionBlock(width, heads, hidden) for _ in range(blocks))
         self.image_norm = nn.LayerNorm(width)
         self.text_norm = nn.LayerNorm(width)
+        self.weigh = nn.Linear(width, 1)
 
     def forward(self, image: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         """`mask` is additive over the text, `(B, 1, 1, T)`."""
         for block in self.blocks:
             image, text = block(image, text, mask)
-        pooled = self.image_norm(image).sum(dim=1) * (1.0 / math.sqrt(image.shape[1]))
-        return torch.cat([self.text_norm(text[:, 0]), pooled], dim=1)
+        tokens = self.image_norm(image)
+        weights = torch.softmax(self.weigh(tokens).transpose(1, 2), dim=-1)
+        chosen = torch.matmul(weights, tokens).flatten(1)
+        pooled = tokens.sum(dim=1) * (1.0 / math.sqrt(image.shape[1]))
+        return torch.cat([self.text_norm(text[:, 0]), pooled, chosen], dim=1)

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from mmtrt.errors import MeasurementError, ModelError
 from mmtrt.zoo.batches import Batch, BatchSize, MakeBatch, batches_ahead
+from mmtrt.zoo.events import generator_digest
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -66,13 +67,14 @@ class Progressed:
     best: float = -1.0
     best_step: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
-    schedules: list[list[int]] = field(default_factory=list)
-    """From which step on which length held: more than one entry where a run was made longer."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """From which step on which length and which data held: several where they changed on the way."""
 
     def follow(self, steps: int) -> None:
-        """Note the length of the schedule from here on."""
-        if not self.schedules or self.schedules[-1][1] != steps:
-            self.schedules.append([self.step, steps])
+        """Note the length of the schedule, and the generator of the data, from here on."""
+        now = {"steps": steps, "data": generator_digest()}
+        if not self.history or {k: self.history[-1][k] for k in now} != now:
+            self.history.append({"from": self.step} | now)
 
 
 def fit(model: Model, task: Task[Model], schedule: Schedule, state_file: Path) -> Progressed:

@@ -29,7 +29,7 @@ class PictureReader(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Logits per cell, `(B, 64, n)` each: empty or not, size, colour, shape."""
-        return torch.split(self.head(self.encoder(image)), _CLASSES, dim=2)
+        return torch.split(self.head(self.encoder(image)), list(_CLASSES), dim=2)
 
 
 def picture_loss(model: PictureReader, batch: Batch) -> Tensor:

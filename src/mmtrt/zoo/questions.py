@@ -16,13 +16,13 @@ from typing import Final
 
 import numpy as np
 
-from mmtrt.zoo.scenes import COLOURS, SHAPES, SIZES, Scene, Thing
+from mmtrt.zoo.scenes import COLOURS, IMAGE_SIZE, SHAPES, SIZES, Scene, Thing
 
 KINDS: Final = ("colour", "shape", "size", "count", "existence", "comparison", "relation")
 PRESUPPOSING: Final = ("colour", "shape", "size", "relation")
 NUMBERS: Final = ("zero", "one", "two", "three", "four", "five")
-MARGIN: Final = 10.0
-"""Pixels between two centres along the axis that a relation question asks about, at the least."""
+MARGIN: Final = 5.0
+"""Pixels, at the least, between a thing's centre and the middle of the picture where a relation is asked."""
 
 Ref = tuple[int | None, int | None, int | None]
 """A description: indices of size, colour and shape, None where it says nothing."""
@@ -65,12 +65,12 @@ _TEMPLATES: Final = {
     "fewer": ("are there fewer {as} than {bs}", "is it true that there are fewer {as} than {bs}"),
     "equal": ("are there as many {as} as {bs}", "is it true that there are as many {as} as {bs}"),
     "compare": ("are there more fewer or equal {as} than {bs}", "more fewer or equal {as} than {bs}"),
-    "left": ("is the {a} left of the {b}", "is the {a} to the left of the {b}"),
-    "right": ("is the {a} right of the {b}", "is the {a} to the right of the {b}"),
-    "above": ("is the {a} above the {b}",),
-    "below": ("is the {a} below the {b}",),
-    "left or right": ("is the {a} left or right of the {b}",),
-    "above or below": ("is the {a} above or below the {b}",),
+    "left": ("is the {a} left of the middle", "is the {a} to the left of the middle of this picture"),
+    "right": ("is the {a} right of the middle", "is the {a} to the right of the middle of this picture"),
+    "above": ("is the {a} above the middle", "is the {a} above the middle of this picture"),
+    "below": ("is the {a} below the middle", "is the {a} below the middle of this picture"),
+    "left or right": ("is the {a} left or right of the middle",),
+    "above or below": ("is the {a} above or below the middle",),
 }
 
 
@@ -103,18 +103,11 @@ def ask(scene: Scene, kind: str, target: int, rng: np.random.Generator) -> Quest
 
 def ask_unmatched(scene: Scene, kind: str, target: int, rng: np.random.Generator) -> Question | None:
     """Ask, in a presupposing kind, about a thing that the scene lacks; None where none was found."""
-    if kind == "relation":
-        first = _refer(scene, _pattern(ALL, int(rng.integers(7))), _pick(scene, rng))
-        missing = _absent(scene, rng, _pattern(ALL, target))
-        if first is None or missing is None:
-            return None
-        pair = (first, missing) if rng.random() < 0.5 else (missing, first)
-        words = _word(_relation_form(int(rng.integers(16)))[0], rng, *pair)
-    else:
-        ref = _absent(scene, rng, _pattern(_told(kind), target))
-        if ref is None:
-            return None
-        words = _word(kind, rng, ref)
+    ref = _absent(scene, rng, _pattern(_told(kind), target))
+    if ref is None:
+        return None
+    template = _relation_form(int(rng.integers(16)))[0] if kind == "relation" else kind
+    words = _word(template, rng, ref)
     return Question(kind=kind, words=words, answer=None, phrase=())
 
 
@@ -129,8 +122,8 @@ def count(scene: Scene, ref: Ref) -> int:
 
 
 def _told(kind: str) -> tuple[int, ...]:
-    """Attributes that a question of this kind may mention: all but the one that it asks for."""
-    asked = {"size": 0, "colour": 1, "shape": 2}[kind]
+    """Attributes that a question of this kind may mention: all but one that it asks for."""
+    asked = {"size": 0, "colour": 1, "shape": 2}.get(kind)
     return tuple(i for i in ALL if i != asked)
 
 
@@ -264,15 +257,14 @@ def _relation_form(target: int) -> tuple[str, int, int, bool]:
 
 def _ask_relation(scene: Scene, target: int, rng: np.random.Generator) -> Question | None:
     template, axis, side, which = _relation_form(target)
-    thing, other = _pick(scene, rng), _pick(scene, rng)
-    a = _refer(scene, _pattern(ALL, int(rng.integers(7))), thing)
-    b = _refer(scene, _pattern(ALL, int(rng.integers(7))), other)
-    offset = thing.x - other.x if axis == 0 else thing.y - other.y
-    if a is None or b is None or abs(offset) < MARGIN or (offset > 0) != (side == 1):
+    thing = _pick(scene, rng)
+    ref = _refer(scene, _pattern(ALL, int(rng.integers(7))), thing)
+    offset = (thing.x, thing.y)[axis] - IMAGE_SIZE / 2
+    if ref is None or abs(offset) < MARGIN or (offset > 0) != (side == 1):
         return None
     truth = _DIRECTIONS[axis][side]
     answer = truth if which else "yes" if template == truth else "no"
-    return _short("relation", _word(template, rng, a, b), answer)
+    return _short("relation", _word(template, rng, ref), answer)
 
 
 def _short(kind: str, words: tuple[str, ...], answer: str) -> Question:

@@ -22,6 +22,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from mmtrt.artifacts import write_json
 from mmtrt.errors import EXIT_INTERRUPTED, MmtrtError
 from mmtrt.zoo import card, names
 from mmtrt.zoo.batches import Batch, BatchSize, picture_batch, training_batch
@@ -36,7 +37,7 @@ from mmtrt.zoo.words import TEXT_MAX
 
 _VALIDATION_EVENTS: Final = 1000
 _PICTURE_STEPS: Final = 800
-_STEPS: Final = {"none": 3600, "image": 400, "question": 250}
+_STEPS: Final = {"none": 4800, "image": 400, "question": 250}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +113,12 @@ def _finish(run: Run, options: argparse.Namespace, say: Console) -> None:
     if not _is_finished(result_file, run.schedule.steps):
         model, before, done = train(run)
         weights = card.write_checkpoint(model, run.folder / "model.safetensors", _metadata(run, done))
-        card.write_json(result_file, _result(run, model, (before, done), weights))
+        write_json(result_file, _result(run, model, (before, done), weights))
     result = json.loads(result_file.read_text(encoding="utf-8"))
     say.print(f"{run.name}, blind: {run.blind}; test answer accuracy {result['test']['answer_accuracy']:.4f}")
     say.print(f"in {run.folder}")
     if options.install:
-        for path in card.install(run.name, options.out / run.name, run.folder):
+        for path in card.install(run.name, options.out / run.name, run.folder, notes=options.note):
             say.print(f"wrote {path}")
 
 
@@ -138,7 +139,7 @@ def _result(run: Run, model: VqaCoattention, phases: tuple[Progressed, Progresse
         "model": _sizes(model),
         "pictures": _training(run.pictures, phases[0]),
         "training": _training(run.schedule, phases[1]),
-        "machine": card.machine(),
+        "machine": card.trained_on(),
         "checkpoint_sha256": digest,
         "majority": majority("test", TEST_EVENTS),
         "test": asdict(evaluate(model, "test", TEST_EVENTS, run.blind)),
@@ -153,7 +154,7 @@ def _training(schedule: Schedule, done: Progressed) -> dict[str, Any]:
         "scenes_seen": done.step * schedule.size.scenes,
         "questions_seen": done.step * schedule.size.scenes * schedule.size.questions,
         "seconds": round(done.seconds, 1),
-        "schedules": done.schedules,
+        "history": done.history,
         "best_step": done.best_step,
         "validation_score": done.best,
     }
@@ -208,6 +209,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=card.has_bfloat16())
     parser.add_argument("--install", action="store_true", help="put checkpoint and card into the package")
+    parser.add_argument("--note", action="append", default=[], help="with --install: a line for the card")
     return parser.parse_args(argv)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmtrt.artifacts import write_json
 from mmtrt.errors import InputError, MeasurementError
 from mmtrt.zoo import card, loop
 from mmtrt.zoo import train as training
@@ -193,7 +194,7 @@ PHASE = {
     "scenes_seen": 4321,
     "questions_seen": 1234,
     "seconds": 90.0,
-    "schedules": [[0, 6], [4, 10]],
+    "history": [{"from": 0, "steps": 6, "data": "a"}, {"from": 4, "steps": 10, "data": "b"}],
     "best_step": 10,
     "validation_score": 0.9,
 }
@@ -223,32 +224,47 @@ RESULT = {
 }
 
 
-def finished(runs: Path, blind: str, steps: int, accuracy: float) -> Path:
+def finished(runs: Path, blind: str, accuracy: float) -> Path:
     folder = runs / f"{blind}-seed0"
     result = RESULT | {"test": RESULT["test"] | {"answer_accuracy": accuracy}}
-    card.write_json(folder / "result.json", result)
+    write_json(folder / "result.json", result)
     (folder / "model.safetensors").write_bytes(b"weights")
     return folder
 
 
 def test_installing_puts_checkpoint_and_card_into_the_package(tmp_path: Path) -> None:
     runs = tmp_path / "vqa-coattention"
-    main = finished(runs, "none", 100, 0.9712)
-    finished(runs, "image", 8, 0.1)
-    finished(runs, "image", 20, 0.41)
-    finished(runs, "question", 9, 0.32)
+    main = finished(runs, "none", 0.9712)
+    finished(runs, "image", 0.41)
+    finished(runs, "question", 0.32)
     paths = card.install("vqa-coattention", runs, main, tmp_path / "package")
     assert paths[0].read_bytes() == b"weights"
     written = json.loads(paths[1].read_text(encoding="utf-8"))
     assert written["schema"] == "mmtrt.zoo-card/1"
     text = paths[2].read_text(encoding="utf-8")
-    for figure in ("97.12%", "41.00%", "32.00%", "21.00%", "22.00%", "30.00%", "1.5"):
+    for figure in ("97.12%", "41.00%", "32.00%", "21.00%", "22.00%", "30.00%", "1.5", "another version"):
         assert figure in text
 
 
 def test_installing_without_the_blind_runs_says_what_to_run(tmp_path: Path) -> None:
     runs = tmp_path / "vqa-coattention"
-    main = finished(runs, "none", 100, 0.97)
+    main = finished(runs, "none", 0.97)
     with pytest.raises(InputError, match="--blind image"):
         card.install("vqa-coattention", runs, main, tmp_path / "package")
     assert not (tmp_path / "package").exists()
+
+
+def test_a_run_can_be_made_longer_and_says_so(tmp_path: Path) -> None:
+    training.train(tiny(tmp_path), 5)
+    done = training.train(tiny(tmp_path, steps=7), 5)[2]
+    assert done.step == 7
+    assert [(h["from"], h["steps"]) for h in done.history] == [(0, 5), (5, 7)]
+    assert card._changes(done.history) == ["From step 5 on the schedule had 7 steps, before 5."]
+
+
+def test_a_run_counts_as_finished_only_at_its_length(tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    assert not training._is_finished(result, 10)
+    write_json(result, RESULT)
+    assert training._is_finished(result, 10)
+    assert not training._is_finished(result, 11)

@@ -90,23 +90,17 @@ def claims(truth: str) -> Callable[[Scene, str, str], str]:
     return lambda scene, a, b: "yes" if compared(scene, a, b) == truth else "no"
 
 
-def side(scene: Scene, a: str, b: str, axis: str) -> str:
-    # Both things are looked up before either is judged, as a missing one outranks an ambiguous one.
-    both = [those(scene, a), those(scene, b)]
-    if not all(both):
-        raise UnmatchedError((a, b))
-    first, second = the(scene, a), the(scene, b)
-    dx, dy = first.x - second.x, first.y - second.y
-    offset = dx if axis == "x" else dy
-    if abs(offset) < 10:
-        raise UndecidedError((a, b))
-    low, high = ("left", "right") if axis == "x" else ("above", "below")
-    return low if offset < 0 else high
+def side(scene: Scene, a: str, axis: str) -> str:
+    thing = the(scene, a)
+    place, (low, high) = (thing.x, ("left", "right")) if axis == "x" else (thing.y, ("above", "below"))
+    if abs(place - 32) < 5:
+        raise UndecidedError(a)
+    return low if place < 32 else high
 
 
-def is_beside(scene: Scene, a: str, claim: str, b: str) -> str:
+def is_beside(scene: Scene, a: str, claim: str) -> str:
     axis = "x" if claim in {"left", "right"} else "y"
-    return "yes" if side(scene, a, b, axis) == claim else "no"
+    return "yes" if side(scene, a, axis) == claim else "no"
 
 
 RULES: tuple[tuple[str, Callable[..., str]], ...] = (
@@ -134,10 +128,9 @@ RULES: tuple[tuple[str, Callable[..., str]], ...] = (
     (r"(?:are there|is it true that there are) fewer # than #", claims("fewer")),
     (r"(?:are there|is it true that there are) as many # as #", claims("equal")),
     (r"(?:are there )?more fewer or equal # than #", compared),
-    (r"is the # (?:to the )?(left|right) (?:of )?the #", is_beside),
-    (r"is the # (above|below) the #", is_beside),
-    (r"is the # left or right of the #", lambda scene, a, b: side(scene, a, b, "x")),
-    (r"is the # above or below the #", lambda scene, a, b: side(scene, a, b, "y")),
+    (r"is the # (?:to the )?(left|right|above|below) (?:of )?the middle(?: of this picture)?", is_beside),
+    (r"is the # left or right of the middle", lambda scene, a: side(scene, a, "x")),
+    (r"is the # above or below the middle", lambda scene, a: side(scene, a, "y")),
 )
 
 
@@ -153,7 +146,7 @@ SCENE = Scene(
 
 @cache
 def events() -> tuple[Event, ...]:
-    return tuple(event("validation", i) for i in range(1500))
+    return tuple(event("validation", i) for i in range(1000))
 
 
 @pytest.mark.parametrize(
@@ -167,15 +160,15 @@ def events() -> tuple[Event, ...]:
         ("is there a large square", "no"),
         ("are there more blue things than red things", "yes"),
         ("more fewer or equal circles than squares", "more"),
-        ("is the large thing to the left of the square", "yes"),
-        ("is the blue circle above or below the square", "below"),
+        ("is the large thing to the left of the middle of this picture", "yes"),
+        ("is the blue circle above or below the middle", "below"),
     ],
 )
 def test_the_oracle_itself(text: str, wanted: str) -> None:
     assert right_answer(SCENE, tuple(text.split())) == wanted
 
 
-@pytest.mark.parametrize("text", ["what colour is the cross", "is the large thing above the green circle"])
+@pytest.mark.parametrize("text", ["what colour is the cross", "is the green circle above the middle"])
 def test_the_oracle_sees_a_missing_thing(text: str) -> None:
     with pytest.raises(UnmatchedError):
         right_answer(SCENE, tuple(text.split()))
@@ -264,7 +257,7 @@ def test_no_wording_is_longer_than_the_model_takes() -> None:
 
 
 def test_answers_are_even_within_each_kind() -> None:
-    drawn = [event("train", i).question for i in range(5000)]
+    drawn = [event("train", i).question for i in range(3000)]
     most = {"colour": 0.2, "shape": 0.31, "size": 0.57, "count": 0.23, "existence": 0.56}
     for kind, limit in most.items():
         answers = Counter(q.answer for q in drawn if q.kind == kind and q.matched)
