@@ -2,58 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    code: object
-    out: str
-    err: str
-
-
-Cli = Callable[..., Said]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
-    """Run the command line in this process: the same way in and out, without the seconds that imports take."""
-    from mmtrt.cli.main import main
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["mmtrt", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capfd.readouterr()
-        return Said(code=left.value.code, out=out, err=err)
-
-    return run
-
-
-def assert_refused(said: Said, code: int, *words: str) -> None:
-    """The code, the words (names and the mend), and no trace in `made/` or in the cache."""
-    assert said.code == code, said.err
-    for word in words:
-        assert word in said.err
-    message = [line for line in said.err.splitlines() if line.startswith("mmtrt: ")]
-    assert len(message) == 1
-    assert said.err.rstrip().splitlines()[-1].startswith("  "), "no line says how to mend it"
-    assert not Path("made").exists() or not list(Path("made").iterdir())
-    cache = Path(os.environ["MMTRT_CACHE_DIR"])
-    assert not list(cache.rglob("*.part"))
+from refusals import Cli, Said, assert_told
 
 
 def dense() -> onnx.ModelProto:
@@ -83,24 +38,24 @@ def saved(proto: onnx.ModelProto, name: str = "m.onnx") -> str:
 
 
 def test_missing_model(cli: Cli) -> None:
-    assert_refused(cli("build", "gone.onnx", "-o", "made"), 3, "gone.onnx", "mmtrt export")
-    assert_refused(cli("inspect", "gone.engine"), 3, "gone.engine", "path")
-    assert_refused(cli("check", "gone.onnx", "--against", "gone.onnx"), 3, "gone.onnx", "mmtrt export")
-    assert_refused(cli("bench", "some/gone.engine"), 3, "gone.engine", "mmtrt build")
+    assert_told(cli("build", "gone.onnx", "-o", "made"), 3, "gone.onnx", "mmtrt export")
+    assert_told(cli("inspect", "gone.engine"), 3, "gone.engine", "path")
+    assert_told(cli("check", "gone.onnx", "--against", "gone.onnx"), 3, "gone.onnx", "mmtrt export")
+    assert_told(cli("bench", "some/gone.engine"), 3, "gone.engine", "mmtrt build")
 
 
 @pytest.mark.parametrize("data", [b"", b"not a model\n", b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" * 9], ids=str)
 def test_not_onnx(cli: Cli, data: bytes) -> None:
     Path("photo.onnx").write_bytes(data)
     for command in (["build", "-o", "made"], ["inspect"], ["bench"]):
-        assert_refused(cli(command[0], "photo.onnx", *command[1:]), 3, "photo.onnx", "no ONNX file", "xport")
+        assert_told(cli(command[0], "photo.onnx", *command[1:]), 3, "photo.onnx", "no ONNX file", "xport")
 
 
 def test_truncated_at_any_length(cli: Cli, tiny: Path) -> None:
     data = tiny.read_bytes()
     for length in (1, 3, 100, len(data) // 3, len(data) // 2, len(data) - 200, len(data) - 1):
         Path("cut.onnx").write_bytes(data[:length])
-        assert_refused(cli("build", "cut.onnx", "-o", "made"), 3, "cut.onnx", "xport")
+        assert_told(cli("build", "cut.onnx", "-o", "made"), 3, "cut.onnx", "xport")
 
 
 def test_folder_and_broken_graph(cli: Cli) -> None:
@@ -110,7 +65,7 @@ def test_folder_and_broken_graph(cli: Cli) -> None:
     assert "folder.onnx is a folder" in said.err
     proto = dense()
     proto.graph.node[0].input[1] = "nowhere"
-    assert_refused(cli("build", saved(proto), "-o", "made"), 3, "m.onnx", "nowhere", "xport")
+    assert_told(cli("build", saved(proto), "-o", "made"), 3, "m.onnx", "nowhere", "xport")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +84,7 @@ def test_altered_metadata(cli: Cli, key: str, text: str) -> None:
     proto = dense()
     proto.metadata_props.add(key=key, value=text)
     for command in (["build", "-o", "made"], ["inspect"]):
-        assert_refused(cli(command[0], saved(proto), *command[1:]), 3, key, "again")
+        assert_told(cli(command[0], saved(proto), *command[1:]), 3, key, "again")
 
 
 def external(location: str, offset: object = None, length: object = None) -> str:
@@ -172,9 +127,9 @@ def test_external_data(cli: Cli, tmp_path: Path, place: tuple[object, ...], word
     Path("link.bin").symlink_to("d.bin")
     Path("linked").symlink_to(".")
     name = external(*place)
-    assert_refused(cli("build", name, "--opt-shapes", "x:2x4", "-o", "made"), 3, "m.onnx", *words)
+    assert_told(cli("build", name, "--opt-shapes", "x:2x4", "-o", "made"), 3, "m.onnx", *words)
     for command in (["inspect", name], ["bench", name]):
-        assert_refused(cli(*command), 3, "m.onnx", *words)
+        assert_told(cli(*command), 3, "m.onnx", *words)
 
 
 def test_external_data_hidden_in_a_function_or_a_sparse_weight(cli: Cli) -> None:
@@ -183,12 +138,12 @@ def test_external_data_hidden_in_a_function_or_a_sparse_weight(cli: Cli) -> None
     stolen.external_data.add(key="location", value="/etc/passwd")
     proto = dense()
     proto.graph.sparse_initializer.add(values=stolen, dims=[4])
-    assert_refused(cli("inspect", saved(proto)), 3, "m.onnx", "stolen", "/etc/passwd")
+    assert_told(cli("inspect", saved(proto)), 3, "m.onnx", "stolen", "/etc/passwd")
     proto = dense()
     branch = helper.make_graph([], "branch", [], [], initializer=[stolen])
     node = helper.make_node("If", ["c"], ["z"], name="hidden", then_branch=branch, else_branch=branch)
     proto.functions.append(helper.make_function("mine", "F", ["c"], ["z"], [node], [helper.make_opsetid("", 18)]))
-    assert_refused(cli("inspect", saved(proto)), 3, "m.onnx", "stolen", "/etc/passwd")
+    assert_told(cli("inspect", saved(proto)), 3, "m.onnx", "stolen", "/etc/passwd")
 
 
 @pytest.mark.parametrize(
@@ -203,10 +158,10 @@ def test_quantised_in_a_way_that_tensorrt_misreads(cli: Cli, zero: np.generic, w
     constants = {"s": np.array(0.1, np.float32), "z": np.array(zero), "w": np.eye(4, dtype=np.float32)}
     name = saved(model(nodes, constants))
     # As it is, and on the way to FP16: neither way takes it.
-    assert_refused(cli("build", name, "--opt-shapes", "x:2x4", "-o", "made"), 3, "stem.quant", words, "INT8")
+    assert_told(cli("build", name, "--opt-shapes", "x:2x4", "-o", "made"), 3, "stem.quant", words, "INT8")
     if words != "UINT8":
         asked = ("--int8", "--calib", "random", "--opt-shapes", "x:2x4")
-        assert_refused(cli("build", name, *asked, "-o", "made"), 3, "stem.quant", words, "INT8")
+        assert_told(cli("build", name, *asked, "-o", "made"), 3, "stem.quant", words, "INT8")
 
 
 def test_operator_that_the_parser_refuses(cli: Cli) -> None:
@@ -227,7 +182,7 @@ def test_operator_that_the_parser_refuses(cli: Cli) -> None:
     said = cli("export", "with_det:factory", "-o", "onnx")
     assert said.code == 0, said.err
     said = cli("build", "onnx/with_det.onnx", "-o", "made")
-    assert_refused(said, 5, "with_det.onnx", "Det", "volume")
+    assert_told(said, 5, "with_det.onnx", "Det", "volume")
 
 
 # -------------------------------------------------------------------------------------------------------- samples
@@ -304,19 +259,19 @@ def test_sets_that_are_none(cli: Cli, tiny: Path) -> None:
         return cli("build", tiny, "--int8", "-o", "made", *extra)
 
     np.savez("uneven.npz", image=np.zeros((3, 3, 16, 16), np.float32), ids=np.ones((2, 4), np.int64))
-    assert_refused(build("--calib", "uneven.npz"), 3, "uneven.npz", "image 3", "ids 2", "modalities")
+    assert_told(build("--calib", "uneven.npz"), 3, "uneven.npz", "image 3", "ids 2", "modalities")
     Path("empty").mkdir()
-    assert_refused(build("--calib", "empty"), 3, "empty", ".npz")
+    assert_told(build("--calib", "empty"), 3, "empty", ".npz")
     Path("broken").mkdir()
     Path("broken/0.npz").write_text("text")
-    assert_refused(build("--calib", "broken"), 3, "broken/0.npz", "numpy.savez")
-    assert_refused(build("--samples", "500"), 3, "40 samples", "500", "fewer")
-    assert_refused(build("--calib", "vqa-500"), 3, "'vqa-500'", "calibration/sets")
+    assert_told(build("--calib", "broken"), 3, "broken/0.npz", "numpy.savez")
+    assert_told(build("--samples", "500"), 3, "40 samples", "500", "fewer")
+    assert_told(build("--calib", "vqa-500"), 3, "'vqa-500'", "calibration/sets")
     Path("calibration/sets").mkdir(parents=True)
     Path("calibration/sets/vqa-50.toml").write_text('source = "tiny_fusion:samples"\ncuont = 50\n')
-    assert_refused(build("--calib", "vqa-500"), 3, "'vqa-500'", "Did you mean 'vqa-50'?")
-    assert_refused(build("--calib", "vqa-50"), 3, "vqa-50.toml", "'cuont'", "'count'")
-    assert_refused(build("--calib", "tiny_fusion:sampels"), 3, "'sampels'", "'samples'")
+    assert_told(build("--calib", "vqa-500"), 3, "'vqa-500'", "Did you mean 'vqa-50'?")
+    assert_told(build("--calib", "vqa-50"), 3, "vqa-50.toml", "'cuont'", "'count'")
+    assert_told(build("--calib", "tiny_fusion:sampels"), 3, "'sampels'", "'samples'")
 
 
 def test_functions_that_fail(cli: Cli, tiny: Path) -> None:
@@ -345,11 +300,11 @@ def test_functions_that_fail(cli: Cli, tiny: Path) -> None:
 
 def test_no_set_at_all(cli: Cli) -> None:
     name = saved(dense(), "lone.onnx")
-    assert_refused(cli("build", name, "--int8", "-o", "made"), 3, "lone.onnx", "--calib", "lone.calib")
-    assert_refused(cli("check", name, "--against", name), 3, "lone.onnx", "--samples")
+    assert_told(cli("build", name, "--int8", "-o", "made"), 3, "lone.onnx", "--calib", "lone.calib")
+    assert_told(cli("check", name, "--against", name), 3, "lone.onnx", "--samples")
     # Without a range, random numbers have no sizes; with one they are taken, and it is told.
-    assert_refused(cli("build", name, "--int8", "--calib", "random", "-o", "made"), 2, "n", "--opt-shapes")
-    assert_refused(cli("build", name, "-o", "made"), 2, "n", "--opt-shapes", "--calib")
+    assert_told(cli("build", name, "--int8", "--calib", "random", "-o", "made"), 2, "n", "--opt-shapes")
+    assert_told(cli("build", name, "-o", "made"), 2, "n", "--opt-shapes", "--calib")
 
 
 def test_inspecting_a_set_with_nan_tells_it(cli: Cli) -> None:
@@ -374,8 +329,8 @@ def test_altered_engine(cli: Cli, engine: Path) -> None:
     data = bytearray(engine.read_bytes())
     data[len(data) // 2] ^= 1
     engine.write_bytes(data)
-    assert_refused(cli("check", engine, "--against", "tiny_fusion:factory"), 3, "tiny.engine", "altered", "again")
-    assert_refused(cli("bench", engine), 3, "tiny.engine", "altered", "again")
+    assert_told(cli("check", engine, "--against", "tiny_fusion:factory"), 3, "tiny.engine", "altered", "again")
+    assert_told(cli("bench", engine), 3, "tiny.engine", "altered", "again")
     assert "altered" in cli("inspect", engine).out
 
 
@@ -385,8 +340,8 @@ def test_manifest_missing_or_broken(cli: Cli, engine: Path, text: str | None) ->
     manifest.unlink()
     if text is not None:
         manifest.write_text(text)
-        assert_refused(cli("inspect", engine), 3, "tiny.engine.json", "again")
-    assert_refused(cli("check", engine, "--against", "tiny_fusion:factory"), 3, "tiny.engine.json", "again")
+        assert_told(cli("inspect", engine), 3, "tiny.engine.json", "again")
+    assert_told(cli("check", engine, "--against", "tiny_fusion:factory"), 3, "tiny.engine.json", "again")
 
 
 def test_engine_without_a_gpu(cli: Cli, engine: Path) -> None:
@@ -395,4 +350,4 @@ def test_engine_without_a_gpu(cli: Cli, engine: Path) -> None:
     if gpu() is not None:
         pytest.skip("there is a GPU")
     for command in (("check", engine, "--against", "tiny_fusion:factory"), ("bench", engine)):
-        assert_refused(cli(*command), 4, "tiny.engine", "no GPU", "ONNX")
+        assert_told(cli(*command), 4, "tiny.engine", "no GPU", "ONNX")

@@ -2,51 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    code: object
-    out: str
-    err: str
-
-
-Cli = Callable[..., Said]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
-    """Run the command line in this process: the same way in and out, without the seconds that imports take."""
-    from mmtrt.cli.main import main
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["mmtrt", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capfd.readouterr()
-        return Said(code=left.value.code, out=out, err=err)
-
-    return run
-
-
-def assert_refused(said: Said, code: int, *words: str) -> None:
-    assert said.code == code, said.err
-    for word in words:
-        assert word in said.err
-    assert not Path("made").exists() or not list(Path("made").iterdir())
-    assert not list(Path(os.environ["MMTRT_CACHE_DIR"]).rglob("*.part"))
-
+from refusals import Cli, assert_refused
 
 SOURCES = """
 import functools, sys
