@@ -245,10 +245,7 @@ class _Conversion:
             self.tell(f"constant {name!r} is beyond FP16's range and was clamped")
         self.proto = _serialised(self.model)
         start = time.perf_counter()
-        floats = [tensor.name for tensor in self.spec.inputs if tensor.dtype.startswith("float")]
-        watched = list(
-            dict.fromkeys([*floats, *unbounded(self.model, {}, LARGEST / HEADROOM), *sorted(self.masks.values)])
-        )
+        watched = self._watched(plan)
         timer = _PlainTimer(self.proto)
         seen = observe(self.proto, timer.each(self._batches()), histograms=plan.values(), ranges=watched)
         more = unbounded(self.model, _largest(seen), LARGEST / HEADROOM)
@@ -271,6 +268,14 @@ class _Conversion:
             on_data=self.samples.on_data,
         )
         return seen
+
+    def _watched(self, plan: Plan) -> list[str]:
+        """Values whose ranges the pass keeps beside the histograms: float inputs, masks, what no rule bounds."""
+        floats = [tensor.name for tensor in self.spec.inputs if tensor.dtype.startswith("float")]
+        # Bounds start from what INT8 sees; where only FP16 is asked for, the same ranges keep them from compounding.
+        starts = [] if plan.nodes else make_plan(self.macs).values()
+        loose = unbounded(self.model, {}, LARGEST / HEADROOM)
+        return list(dict.fromkeys([*floats, *starts, *loose, *sorted(self.masks.values)]))
 
     def _batches(self) -> Iterator[Batch]:
         assert self.samples is not None  # noqa: S101 -- _observe has asked
