@@ -115,16 +115,13 @@ def check(
     """Parity of a candidate with a reference; the verdict is the exit code."""
     show = Show(json=json, quiet=quiet)
     from mmtrt.parity.budget import parse_budget
-    from mmtrt.pipeline.checking import check_stage, default_samples
-    from mmtrt.pipeline.sides import open_subject
+    from mmtrt.pipeline.checking import check_files, default_samples
     from mmtrt.report.terminal import check_view
     from mmtrt.samples import open_set
 
     given = parse_budget(budget or [])
-    subject, reference = open_subject(candidate), open_subject(against)
     opened = open_set(samples or default_samples(candidate, against), count=count)
-    budgets = {subject.precision: given} if given else None
-    result = check_stage(show.context(no_cache=no_cache), reference, [subject], opened, budgets=budgets)[0]
+    result = check_files(show.context(no_cache=no_cache), candidate, against, opened, given)
     show.result(result.to_json(), check_view(result))
     if result.verdict != "pass":
         raise typer.Exit(EXIT_BUDGET)

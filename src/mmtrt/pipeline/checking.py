@@ -13,22 +13,22 @@ from mmtrt.errors import InputError, SampleError
 from mmtrt.parity.budget import Budget, default_budget
 from mmtrt.parity.compare import Side, compare
 from mmtrt.pipeline.context import Context
-from mmtrt.pipeline.sides import Subject, cannot_run
+from mmtrt.pipeline.sides import Subject, cannot_run, open_subject
 from mmtrt.results import CheckResult, OutputResult, Ran, plain
-from mmtrt.samples import SampleSet, batches, checked
+from mmtrt.samples import LABEL, SampleSet, batches, checked, with_prefix
 
-__all__ = ["check_stage", "default_samples", "not_run"]
+__all__ = ["check_files", "check_stage", "default_samples", "not_run"]
 
 _BATCH = 16
 
 
 def default_samples(*texts: str) -> str:
-    """Return the set that lies beside the first ONNX or engine that has one: `<stem>.golden`, `<stem>.calib`."""
+    """Return the set that lies beside the first ONNX or engine that has one: `<stem>.calib`, else `<stem>.golden`."""
     for text in texts:
         path = Path(text)
         stem = path.name
         while stem:
-            for suffix in ("golden", "calib"):
+            for suffix in ("calib", "golden"):
                 folder = path.with_name(f"{stem}.{suffix}")
                 if folder.is_dir():
                     return str(folder)
@@ -37,6 +37,30 @@ def default_samples(*texts: str) -> str:
     raise SampleError(
         f"there are no samples beside {' or '.join(texts)}", fix="Name a set with --samples; `mmtrt export` writes one."
     )
+
+
+def check_files(
+    context: Context, candidate: str, against: str, samples: SampleSet, budget: Budget | None = None
+) -> CheckResult:
+    """Check one file or source against another.
+
+    `budget` comes before the budget that the candidate carries. Task metrics that a budget holds to a drop are
+    measured where the samples carry labels; where they don't, a budget that was given is a UsageError, and what the
+    candidate carries of such is left out, with a note.
+    """
+    subject, reference = open_subject(candidate), open_subject(against)
+    wanted = dict(budget or subject.budget or default_budget(subject.precision))
+    labels = with_prefix(next(iter(samples)), LABEL)
+    metrics: dict[str, list[str]] = {}
+    for key in [key for key in wanted if key.endswith("_drop")]:
+        output, _, metric = key.rpartition(":")
+        if not budget and output not in labels:
+            del wanted[key]
+            context.note(f"the samples carry no labels for output {output!r}: {key} is not judged")
+        else:
+            for name in [output] if output else labels:
+                metrics.setdefault(name, []).append(metric.removesuffix("_drop"))
+    return check_stage(context, reference, [subject], samples, budgets={subject.precision: wanted}, metrics=metrics)[0]
 
 
 def check_stage(

@@ -79,7 +79,7 @@ def run_recipe(context: Context, recipe: Recipe, folder: Path) -> RunResult:
     exported = publish_export(export_stage(context, source, options), folder, recipe.name)
     for precision in recipe.precision.build:
         # A typing error in a budget should not cost the builds that come before the check.
-        check_names(_budget(recipe, precision), [tensor.name for tensor in exported.spec.outputs])
+        check_names(_budget(recipe, precision), [t.name for t in exported.spec.outputs], recipe.parity.metrics)
     builds = tuple(build_stage(context, _request(recipe, exported, folder, p)) for p in recipe.precision.build)
     reference = module_subject(source)
     checks = _checks(context, recipe, reference, exported, builds)
