@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mmtrt.errors import InputError, UsageError
@@ -73,14 +74,16 @@ def compare(
     with contextlib.ExitStack() as stack:
         for side in (reference, *candidates):
             stack.enter_context(side.runner)
+        # The sides work at the same time: most wait for a process of their own, whose small operators use one core.
+        pool = stack.enter_context(ThreadPoolExecutor(len(candidates) + 1))
         for batch in batches:
-            told = reference.runner.infer(batch.feeds)
+            running = [pool.submit(side.runner.infer, batch.feeds) for side in (reference, *candidates)]
+            told, *answers = [future.result() for future in running]
             _check_heads(wanted, told)
             for side in candidates:
                 check_names(side.budget, told, wanted)
             heads[-1].add(told, batch.labels)
-            for side, sides_sums, head in zip(candidates, sums, heads, strict=False):
-                got = side.runner.infer(batch.feeds)
+            for side, got, sides_sums, head in zip(candidates, answers, sums, heads, strict=False):
                 _add(sides_sums, told, got, side.what)
                 head.add(got, batch.labels)
             samples += len(batch.indices)

@@ -19,7 +19,7 @@ from mmtrt.samples import LABEL, SampleSet, batches, checked, with_prefix
 
 __all__ = ["check_files", "check_stage", "default_samples", "not_run"]
 
-_BATCH = 16
+_BATCH = 32
 
 
 def default_samples(*texts: str) -> str:
