@@ -181,7 +181,7 @@ def test_check_says_pass_and_fail(mmtrt: Mmtrt, tiny: Path) -> None:
     said = mmtrt("check", tiny, "--against", "tiny_fusion:factory", "--json")
     found = document(said, "mmtrt.check/1")
     assert found["verdict"] == "pass"
-    assert found["samples"] == 8
+    assert found["samples"] == 40
     assert found["candidate"]["what"] == str(tiny)
     assert "onnxruntime" in found["candidate"]["runs"]
     assert "PyTorch" in found["reference"]["runs"]

@@ -190,7 +190,9 @@ def test_a_time_limit_ends_the_child(calls: Any, tmp_path: Path) -> None:
 def hanging(calls: Any, tmp_path: Path) -> Any:
     """A process that waits for its child, and the child's id."""
     script = f"""
-        import sys
+        import signal, sys
+        # A shell that starts a job in the background has it ignore Ctrl-C, and what it starts inherits that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.path.insert(0, {str(tmp_path)!r})
         import isolated_calls
         from mmtrt.isolation import run_isolated

@@ -115,13 +115,13 @@ def check(
     """Parity of a candidate with a reference; the verdict is the exit code."""
     show = Show(json=json, quiet=quiet)
     from mmtrt.parity.budget import parse_budget
-    from mmtrt.pipeline.checking import check_files, default_samples
+    from mmtrt.pipeline.checking import check_files
     from mmtrt.report.terminal import check_view
     from mmtrt.samples import open_set
 
     given = parse_budget(budget or [])
-    opened = open_set(samples or default_samples(candidate, against), count=count)
-    result = check_files(show.context(no_cache=no_cache), candidate, against, opened, given)
+    opened = open_set(samples, count=count) if samples else None
+    result = check_files(show.context(no_cache=no_cache), candidate, against, opened, given, count=count)
     show.result(result.to_json(), check_view(result))
     if result.verdict != "pass":
         raise typer.Exit(EXIT_BUDGET)

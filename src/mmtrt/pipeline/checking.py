@@ -15,7 +15,7 @@ from mmtrt.parity.compare import Side, compare
 from mmtrt.pipeline.context import Context
 from mmtrt.pipeline.sides import Subject, cannot_run, open_subject
 from mmtrt.results import CheckResult, OutputResult, Ran, plain
-from mmtrt.samples import LABEL, SampleSet, batches, checked, with_prefix
+from mmtrt.samples import LABEL, SampleSet, batches, checked, open_set, with_prefix
 
 __all__ = ["check_files", "check_stage", "default_samples", "not_run"]
 
@@ -40,17 +40,25 @@ def default_samples(*texts: str) -> str:
 
 
 def check_files(
-    context: Context, candidate: str, against: str, samples: SampleSet, budget: Budget | None = None
+    context: Context,
+    candidate: str,
+    against: str,
+    samples: SampleSet | None = None,
+    budget: Budget | None = None,
+    *,
+    count: int | None = None,
 ) -> CheckResult:
-    """Check one file or source against another.
+    """Check one file or source against another, over the samples given, else `count` of those that lie beside.
 
     `budget` comes before the budget that the candidate carries. Task metrics that a budget holds to a drop are
     measured where the samples carry labels; where they don't, a budget that was given is a UsageError, and what the
     candidate carries of such is left out, with a note.
     """
     subject, reference = open_subject(candidate), open_subject(against)
+    # What stands on the sides comes first: without it, no samples would help.
+    opened = samples if samples is not None else open_set(default_samples(candidate, against), count=count)
     wanted = dict(budget or subject.budget or default_budget(subject.precision))
-    labels = with_prefix(next(iter(samples)), LABEL)
+    labels = with_prefix(next(iter(opened)), LABEL)
     metrics: dict[str, list[str]] = {}
     for key in [key for key in wanted if key.endswith("_drop")]:
         output, _, metric = key.rpartition(":")
@@ -60,7 +68,7 @@ def check_files(
         else:
             for name in [output] if output else labels:
                 metrics.setdefault(name, []).append(metric.removesuffix("_drop"))
-    return check_stage(context, reference, [subject], samples, budgets={subject.precision: wanted}, metrics=metrics)[0]
+    return check_stage(context, reference, [subject], opened, budgets={subject.precision: wanted}, metrics=metrics)[0]
 
 
 def check_stage(

@@ -16,7 +16,9 @@ import pytest
 FAKES = Path(__file__).parent / "fakes"
 SOURCE = Path(__file__).parents[3] / "src"
 SCRIPT = """
-import sys
+import signal, sys
+# A shell that starts a job in the background has it ignore Ctrl-C, and what it starts inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from mmtrt.engine import build, flavours
 from mmtrt.engine.build import BuildOptions, build_engine
