@@ -30,7 +30,7 @@ from mmtrt.runtimes.ort import session_from
 from mmtrt.samples import batches, checked, open_set
 
 SOURCE = "zoo:vqa-coattention"
-BATCH = 16
+BATCH = 8
 
 
 def plain(model: Path, folder: str, count: int) -> dict[str, float]:

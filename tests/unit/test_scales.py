@@ -37,13 +37,13 @@ def test_calibrating_on_one_set_and_then_another_is_calibrating_on_both(a: np.nd
     assert np.array_equal(merged.counts, both.counts)
 
 
-@given(st.integers(2049, 40_000), st.integers(1, 64))
+@given(st.integers(1025, 40_000), st.integers(1, 64))
 @settings(max_examples=30)
 def test_a_large_sample_is_thinned_without_leaving_a_channel_out(size: int, channels: int) -> None:
     size -= size % channels
     marks = np.tile(np.exp2(np.arange(channels)).astype(np.float32), size // channels)
     histogram = seen(marks[None])
-    assert histogram.counts.sum() <= 2048
+    assert histogram.counts.sum() <= 1024
     assert np.count_nonzero(histogram.counts) == channels
 
 
@@ -78,7 +78,7 @@ def error_at(values: np.ndarray, amax: float) -> float:
 @pytest.mark.parametrize("seed", range(5))
 def test_mse_finds_a_threshold_that_loses_less_than_the_maximum(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    values = rng.standard_normal((400, 2000)).astype(np.float32)
+    values = rng.standard_normal((800, 1000)).astype(np.float32)
     values[0, 0] = 12.0
     histogram = seen(values)
     best = threshold(histogram, "mse")

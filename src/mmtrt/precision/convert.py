@@ -31,7 +31,8 @@ from mmtrt.tensors import ModelSpec
 __all__ = ["PRECISION_KEY", "CalibrationRecord", "Converted", "PrecisionOptions", "convert"]
 
 PRECISION_KEY = "mmtrt.precision"
-_BATCH = 16
+_BATCH = 8
+"""Memory grows with the batch, and short sets rarely fill a larger one: 8 keeps the peak within what a few need."""
 _PLAIN_EVERY = 8
 
 
@@ -53,9 +54,9 @@ class PrecisionOptions:
 class CalibrationRecord:
     """What calibrated a model, and what that cost.
 
-    `wall_s` is the pass with all that it reads and counts, `read_s` the part of it that waited for samples;
-    `inference_s` is plain FP32 inference over the same samples, reading left out, extrapolated from every eighth
-    batch, which is timed in turn with the pass.
+    `wall_s` is the pass over the set, reading and counting included; `read_s` the part of it that waited for
+    samples; `inference_s` is plain FP32 inference over the same samples, reading left out, extrapolated from every
+    eighth batch, which is timed in turn with the pass.
     """
 
     source: str
@@ -244,14 +245,15 @@ class _Conversion:
         for name in self.masks.constants:
             self.tell(f"constant {name!r} is beyond FP16's range and was clamped")
         self.proto = _serialised(self.model)
-        start = time.perf_counter()
         watched = self._watched(plan)
         timer = _PlainTimer(self.proto)
         seen = observe(self.proto, timer.each(self._batches()), histograms=plan.values(), ranges=watched)
         more = unbounded(self.model, _largest(seen), LARGEST / HEADROOM)
         if more:
             self.tell(f"{len(more)} values may leave FP16's range by their bounds: a second pass watches them")
-            seen.amax.update(observe(self.proto, self._batches(), histograms=(), ranges=more).amax)
+            again = observe(self.proto, self._batches(), histograms=(), ranges=more)
+            seen.amax.update(again.amax)
+            seen.wall_s += again.wall_s
         if not self.samples.on_data:
             self.tell("calibrated on random numbers, not on data: good for smoke tests only")
         if seen.samples < FEW_SAMPLES:
@@ -261,7 +263,7 @@ class _Conversion:
             key=self.samples.key,
             samples=seen.samples,
             method=self.options.method if plan.nodes else "max",
-            wall_s=time.perf_counter() - start - timer.spent,
+            wall_s=seen.wall_s - timer.spent,
             read_s=timer.read_s,
             inference_s=timer.extrapolated(seen.samples),
             peak_rss_mib=peak_rss_mib(),

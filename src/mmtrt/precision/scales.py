@@ -19,7 +19,7 @@ LEVELS = 127
 """Largest INT8 code; -128 is left out, so that the range is symmetric and TensorRT's rule for weights holds."""
 
 _BINS = 1 << 15
-_SAMPLED = 2048
+_SAMPLED = 1024
 _PERCENTILE = 99.99
 _Float64 = npt.NDArray[np.float64]
 
