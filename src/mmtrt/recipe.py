@@ -135,7 +135,10 @@ def load_recipe(path: Path) -> Recipe:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"there is no recipe {path}", fix="Recipes lie in engines/recipes/.") from None
+        beside = [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        near = get_close_matches(path.name, beside, n=1)
+        hint = f"Did you mean {path.parent / near[0]}?" if near else "Recipes lie in engines/recipes/."
+        raise RecipeError(f"there is no recipe {path}", fix=hint) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"can't read {path}: {error}") from error
     except tomllib.TOMLDecodeError as error:

@@ -168,3 +168,10 @@ def test_the_resolved_recipe_is_plain_data_with_its_digest(tmp_path: Path) -> No
     assert data["model"]["ranges"] == {"batch": [1, 2, 8], "text": [4, 8, 16]}
     again = {key: value for key, value in data.items() if key != "digest"}
     assert type(recipe).model_validate(again) == recipe
+
+
+def test_a_recipe_that_is_not_there_has_a_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "vqa-coattention.toml").touch()
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(tmp_path / "vqa-coatention.toml")
+    assert str(tmp_path / "vqa-coattention.toml") in str(refused.value.fix)
