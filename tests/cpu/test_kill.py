@@ -39,7 +39,13 @@ def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 -- the tests have no threads that hold locks
     )
+
+
+def _hear_ctrl_c() -> None:
+    """A shell that starts a job in the background has it ignore Ctrl-C, and what it starts inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def parts(folder: Path) -> list[Path]:
@@ -71,7 +77,7 @@ def assert_gone(children: list[psutil.Process]) -> None:
     assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.mark.parametrize("later_s", [0.0, 0.7], ids=["at once", "in native code"])
+@pytest.mark.parametrize("later_s", [0.0, 0.25], ids=["at once", "in native code"])
 def test_ctrl_c(tiny: Path, tmp_path: Path, later_s: float) -> None:
     for stage in ("precision", "engine"):
         process = start(tmp_path, "build", tiny, "--int8", "-o", "made")
@@ -80,7 +86,7 @@ def test_ctrl_c(tiny: Path, tmp_path: Path, later_s: float) -> None:
         time.sleep(later_s)
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=60)
-        if process.returncode == 0:
+        if later_s and (tmp_path / "made").exists():
             pytest.skip("the stage had ended before the signal came")
         assert process.returncode == 130, said
         assert "interrupted" in said
