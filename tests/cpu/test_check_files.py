@@ -11,6 +11,7 @@ import pytest
 from mmtrt.artifacts import StageCache
 from mmtrt.errors import InputError
 from mmtrt.onnx_files import BUDGET_KEY, set_metadata
+from mmtrt.parity.budget import DEFAULTS
 from mmtrt.pipeline.checking import check_files, default_samples
 from mmtrt.pipeline.context import Context
 from mmtrt.samples import SampleSet, open_set, split_label
@@ -79,3 +80,24 @@ def test_the_set_that_lies_beside_is_taken_the_larger_one_first(tmp_path: Path) 
     assert default_samples(str(tmp_path / "vqa.int8.engine")) == str(tmp_path / "vqa.calib")
     shutil.rmtree(tmp_path / "vqa.calib")
     assert default_samples("zoo:vqa", str(tmp_path / "vqa.onnx")) == str(tmp_path / "vqa.golden")
+
+
+def carrying_only(tiny: Path, path: Path, budget: str) -> str:
+    proto = onnx.load(str(tiny))
+    set_metadata(proto, {BUDGET_KEY: budget})
+    onnx.save(proto, str(path))
+    return str(path)
+
+
+def test_a_carried_drop_for_every_output_is_judged_where_there_are_labels(tiny: Path, tmp_path: Path) -> None:
+    model = carrying_only(tiny, tmp_path / "model.onnx", '{"accuracy_drop": 0.01}')
+    notes: list[str] = []
+    result = check_files(context(tmp_path, notes), model, str(tiny), labelled(tiny))
+    assert [output.budget["accuracy_drop"] for output in result.outputs.values()] == [0.01, 0.01]
+    assert notes == []
+
+
+def test_where_nothing_of_a_carried_budget_can_be_judged_the_default_is(tiny: Path, tmp_path: Path) -> None:
+    model = carrying_only(tiny, tmp_path / "model.onnx", '{"answer:accuracy_drop": 0.01}')
+    result = check_files(context(tmp_path, []), model, str(tiny), unlabelled(tiny))
+    assert result.outputs["answer"].budget == {"non_finite": 0.0, **DEFAULTS["fp32"]}

@@ -51,7 +51,7 @@ def check_files(
     """Check one file or source against another, over the samples given, else `count` of those that lie beside.
 
     `budget` comes before the budget that the candidate carries. Task metrics that a budget holds to a drop are
-    measured where the samples carry labels; where they don't, a budget that was given is a UsageError, and what the
+    measured where the samples carry labels; where they don't, a budget that was given is refused, and what the
     candidate carries of such is left out, with a note.
     """
     subject, reference = open_subject(candidate), open_subject(against)
@@ -62,13 +62,15 @@ def check_files(
     metrics: dict[str, list[str]] = {}
     for key in [key for key in wanted if key.endswith("_drop")]:
         output, _, metric = key.rpartition(":")
-        if not budget and output not in labels:
+        if not budget and not (output in labels if output else labels):
             del wanted[key]
-            context.note(f"the samples carry no labels for output {output!r}: {key} is not judged")
+            context.note(f"the samples carry no labels for {output or 'any output'!r}: {key} is not judged")
         else:
             for name in [output] if output else labels:
                 metrics.setdefault(name, []).append(metric.removesuffix("_drop"))
-    return check_stage(context, reference, [subject], opened, budgets={subject.precision: wanted}, metrics=metrics)[0]
+    # Where nothing of a carried budget can be judged, the default is: a check never passes for want of a bound.
+    budgets = {subject.precision: wanted or default_budget(subject.precision)}
+    return check_stage(context, reference, [subject], opened, budgets=budgets, metrics=metrics)[0]
 
 
 def check_stage(
