@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,17 @@ def test_a_folder_that_lost_a_sample_is_told() -> None:
         assert xs(open_set("set")) == [0, 2]
     Path("set/set.json").unlink()
     assert xs(open_set("set")) == [0, 2]
+
+
+def test_inputs_alone_can_be_read() -> None:
+    stacked = {"x": np.zeros((2, 3)), "label.y": np.zeros(2)}
+    np.savez("stacked.npz", **stacked)  # type: ignore[arg-type]
+    opened = open_set(str(folder()))
+    assert [set(s) for s in opened.inputs_only()] == [{"x", "ids"}] * 3
+    assert xs(opened.inputs_only()) == xs(opened)
+    # Where it saves nothing, or where a digest covers the labels too, all is read.
+    for whole in (open_set("stacked.npz"), replace(opened, digest=digest_of("set"))):
+        assert [set(s) for s in whole.inputs_only()] == [set(s) for s in whole]
 
 
 def test_hidden_files_are_no_samples() -> None:

@@ -281,7 +281,9 @@ class _Conversion:
 
     def _batches(self) -> Iterator[Batch]:
         assert self.samples is not None  # noqa: S101 -- _observe has asked
-        return batches(checked(self.samples, self.spec, note=self.tell), self.spec, size=self.options.batch)
+        return batches(
+            checked(self.samples.inputs_only(), self.spec, note=self.tell), self.spec, size=self.options.batch
+        )
 
     # ---------------------------------------------------------------------------------------------- writing
 

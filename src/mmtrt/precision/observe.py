@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from mmtrt.errors import SampleError
-from mmtrt.precision.scales import Histogram
+from mmtrt.precision.histogram import Histogram
 from mmtrt.runtimes.ort import session_from
 from mmtrt.samples import Batch
 from mmtrt.tensors import Array

@@ -1,73 +1,21 @@
-"""Histograms of activations, thresholds from them, and INT8 scales: symmetric, per tensor or per channel."""
+"""Thresholds from histograms, and INT8 scales: symmetric, per tensor or per channel."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from mmtrt.precision.histogram import BINS, Histogram, edges
 from mmtrt.tensors import Array
 
-__all__ = ["METHODS", "Histogram", "int8_scale", "quantize", "threshold", "weight_scales"]
+__all__ = ["METHODS", "int8_scale", "quantize", "threshold", "weight_scales"]
 
 LEVELS = 127
 """Largest INT8 code; -128 is left out, so that the range is symmetric and TensorRT's rule for weights holds."""
 
-_BINS = 1 << 15
-_SAMPLED = 1024
 _PERCENTILE = 99.99
-_Float64 = npt.NDArray[np.float64]
-
-
-@cache
-def _edges() -> _Float64:
-    # Bin i holds the floats whose top 16 bits, sign aside, are i; the last ones hold Inf and NaN, and stay empty.
-    bits = (np.arange(_BINS + 1, dtype=np.uint32) << 16).astype(np.uint32)
-    with np.errstate(invalid="ignore"):
-        return bits.view(np.float32).astype(np.float64)
-
-
-@dataclass(slots=True)
-class Histogram:
-    """Counts of |x| over a fixed, log-spaced grid: the top 16 bits of a float32 without its sign.
-
-    One pass, no range needed first, 256 KiB whatever was seen; two histograms add up to that of both sets.
-    `amax` is exact; counts are of at most `_SAMPLED` elements a sample, at a stride that shares no factor with
-    the sample's size, so that every channel and position takes part. Resolution is 2**-7 relative.
-    """
-
-    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(_BINS, dtype=np.int64))
-    amax: float = 0.0
-
-    def add(self, batch: Array) -> None:
-        """Add a batch `(B, ...)` of float32 activations; non-finite values raise ValueError."""
-        if not batch.size:
-            return
-        low, high = float(batch.min()), float(batch.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError("the activations are not finite")
-        self.amax = max(self.amax, -low, high)
-        rows = batch.reshape(batch.shape[0], -1)
-        picked = np.ascontiguousarray(rows[:, :: _stride(rows.shape[1])], dtype=np.float32)
-        bins = (picked.view(np.uint32).reshape(-1) >> np.uint32(16)) & np.uint32(_BINS - 1)
-        self.counts += np.bincount(bins, minlength=_BINS)
-
-    def merge(self, other: Histogram) -> None:
-        """Add what another histogram saw."""
-        self.counts += other.counts
-        self.amax = max(self.amax, other.amax)
-
-
-def _stride(size: int) -> int:
-    stride = -(-size // _SAMPLED)
-    while math.gcd(stride, size) != 1:
-        stride += 1
-    return stride
 
 
 # ------------------------------------------------------------------------------------------------- thresholds
@@ -81,7 +29,7 @@ def _percentile(histogram: Histogram) -> float:
     total = int(histogram.counts.sum())
     seen = np.cumsum(histogram.counts)
     index = int(np.searchsorted(seen, total * (_PERCENTILE / 100)))
-    return min(histogram.amax, float(_edges()[min(index + 1, _BINS)]))
+    return min(histogram.amax, float(edges()[min(index + 1, BINS)]))
 
 
 def _mse(histogram: Histogram) -> float:
@@ -93,9 +41,9 @@ def _mse(histogram: Histogram) -> float:
     used = np.flatnonzero(histogram.counts)
     if not used.size or histogram.amax == 0:
         return histogram.amax
-    edges = _edges()
+    grid = edges()
     counts = histogram.counts[used].astype(np.float64)
-    centre = np.minimum((edges[used] + edges[used + 1]) / 2, histogram.amax)
+    centre = np.minimum((grid[used] + grid[used + 1]) / 2, histogram.amax)
     n, s, q = (np.concatenate([[0.0], np.cumsum(counts * centre**power)]) for power in (0, 1, 2))
     candidates = histogram.amax * np.linspace(1.0, 0.02, 197)
     step = candidates / LEVELS

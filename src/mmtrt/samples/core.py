@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,14 @@ class SampleSet:
     count: int | None = None
     digest: str | None = None
     on_data: bool = True
+    read_inputs: Callable[[], Iterable[Sample]] | None = field(default=None, repr=False)
+    """Reads the same samples without labels and golden outputs, where that is quicker."""
+
+    def inputs_only(self) -> SampleSet:
+        """Return the set for a use that needs no labels; one that has to match a digest is read whole."""
+        if self.read_inputs is None or self.digest is not None:
+            return self
+        return replace(self, read=self.read_inputs)
 
     def __iter__(self) -> Iterator[Sample]:
         """Yield the samples; SampleError where there are none, fewer than asked, or others than declared."""

@@ -17,7 +17,7 @@ import numpy as np
 from mmtrt.artifacts import code_digest, directory_digest, file_digest, key_of, read_json
 from mmtrt.errors import InputError, SampleError
 from mmtrt.results import plain
-from mmtrt.samples.core import Sample, SampleSet
+from mmtrt.samples.core import LABEL, OUTPUT, Sample, SampleSet
 from mmtrt.tensors import Array
 
 if sys.version_info >= (3, 11):
@@ -64,10 +64,13 @@ def _folder(path: Path, count: int | None) -> SampleSet:
         )
     _same_count(path, len(files))
 
-    def read() -> Iterator[Sample]:
-        return (_npz(file) for file in files)
-
-    return SampleSet(source=str(path), key=directory_digest(path, "*.npz"), read=read, count=count)
+    return SampleSet(
+        source=str(path),
+        key=directory_digest(path, "*.npz"),
+        read=lambda: (_npz(file) for file in files),
+        count=count,
+        read_inputs=lambda: (_npz(file, without=(LABEL, OUTPUT)) for file in files),
+    )
 
 
 def _same_count(folder: Path, found: int) -> None:
@@ -83,13 +86,14 @@ def _same_count(folder: Path, found: int) -> None:
         )
 
 
-def _npz(file: Path) -> dict[str, Array]:
+def _npz(file: Path, *, without: tuple[str, ...] = ()) -> dict[str, Array]:
+    """Arrays of a file, but for those whose names begin with one of `without`."""
     if not zipfile.is_zipfile(file):
         raise SampleError(f"{file} is no readable .npz: it is no archive", fix="Write it with numpy.savez.")
     try:
         # Pickled objects would run code of whoever wrote the file.
         with np.load(file, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
+            return {name: data[name] for name in data.files if not name.startswith(without)}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise SampleError(f"{file} is no readable .npz: {error}", fix="Write it with numpy.savez.") from error
 
@@ -184,6 +188,7 @@ def _toml(path: Path, count: int | None) -> SampleSet:
         read=inner.read,
         count=wanted,
         digest=digest or inner.digest,
+        read_inputs=inner.read_inputs,
     )
 
 
