@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,6 +27,9 @@ UNMATCHED_SHARE: Final = 0.2
 GRID: Final = 8
 _HARD: Final = {"count": 2, "comparison": 3, "relation": 4}
 _DRAWN: Final = tuple(kind for kind in KINDS for _ in range(_HARD.get(kind, 1)))
+_EASY_STEPS: Final = 1000
+"""So long all kinds are drawn evenly: what a word means in the picture is learned from the easy ones."""
+
 _TRIES: Final = 20
 _AHEAD: Final = 6
 
@@ -53,15 +56,16 @@ def training_batch(seed: int, step: int, size: BatchSize) -> Batch:
     """
     rng = event_rng("train", seed, step)
     scenes = [sample_scene(rng) for _ in range(size.scenes)]
-    questions = [draw_question(scene, rng) for scene in scenes for _ in range(size.questions)]
+    kinds = KINDS if step < _EASY_STEPS else _DRAWN
+    questions = [draw_question(scene, rng, kinds) for scene in scenes for _ in range(size.questions)]
     return {"image": np.stack([render(s) for s in scenes])} | collate(questions)
 
 
-def draw_question(scene: Scene, rng: np.random.Generator) -> Question:
-    """Draw a question on a scene: unmatched in UNMATCHED_SHARE of all cases."""
+def draw_question(scene: Scene, rng: np.random.Generator, kinds: Sequence[str] = _DRAWN) -> Question:
+    """Draw a question of one of the kinds on a scene: an unmatched one in UNMATCHED_SHARE of all cases."""
     while True:
-        kinds, asker = (PRESUPPOSING, ask_unmatched) if rng.random() < UNMATCHED_SHARE else (_DRAWN, ask)
-        kind = kinds[int(rng.integers(len(kinds)))]
+        among, asker = (PRESUPPOSING, ask_unmatched) if rng.random() < UNMATCHED_SHARE else (kinds, ask)
+        kind = among[int(rng.integers(len(among)))]
         for _ in range(_TRIES):
             question = asker(scene, kind, int(rng.integers(2**31)), rng)
             if question is not None:

@@ -186,7 +186,7 @@ def _data(card: Mapping[str, Any]) -> list[str]:
         "",
         f"- pictures: 64x64 RGB; {data['image']}",
         f"- things: {', '.join(data['sizes'])}; {', '.join(data['colours'])}; {', '.join(data['shapes'])}",
-        f"- questions: {', '.join(data['kinds'])}",
+        f"- questions: {', '.join(data['kinds'])}; half of the relations are between two things, half to the middle",
         f"- {shortest} to {longest} tokens of {data['question_words']}; {answers} answers, drawn evenly",
         f"- unmatched pairs (the question speaks of a thing that is not there): {data['unmatched']}",
         "",
@@ -211,7 +211,8 @@ def _training(card: Mapping[str, Any]) -> list[str]:
     return [
         "## Training",
         "",
-        "The image encoder first learns alone to name what is in each cell of a picture; then all learns together.",
+        "The image encoder first learns alone to name what is in each cell of a picture; then all learns together:",
+        "at first from all kinds of questions evenly, later more often from the hard ones.",
         "",
         "| | seed | steps | pictures | questions | minutes | on the validation split |",
         "|---|---|---|---|---|---|---|",

@@ -35,10 +35,10 @@ class CoAttentionBlock(nn.Module):
 
 
 class CoAttentionFusion(nn.Module):
-    """Co-attention blocks, then one vector `(B, 3 D)`: the first text token and two views of the image tokens.
+    """Co-attention blocks, then one vector `(B, 4 D)`: the first text token and three views of the image tokens.
 
-    Their sum keeps counts; divided by the root of the number of tokens it is as large as one token. Their
-    attention-weighted mean (h = sum a_i x_i) keeps one token, with its place.
+    Their sum keeps counts; divided by the root of the number of tokens it is as large as one token. Two
+    attention-weighted means (h = sum a_i x_i) keep a token each, with its place: a question may be about two things.
     """
 
     def __init__(self, width: int, heads: int, hidden: int, blocks: int) -> None:
@@ -46,7 +46,7 @@ class CoAttentionFusion(nn.Module):
         self.blocks = nn.ModuleList(CoAttentionBlock(width, heads, hidden) for _ in range(blocks))
         self.image_norm = nn.LayerNorm(width)
         self.text_norm = nn.LayerNorm(width)
-        self.weigh = nn.Linear(width, 1)
+        self.weigh = nn.Linear(width, 2)
 
     def forward(self, image: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         """`mask` is additive over the text, `(B, 1, 1, T)`."""
@@ -57,3 +57,16 @@ class CoAttentionFusion(nn.Module):
         chosen = torch.matmul(weights, tokens).flatten(1)
         pooled = tokens.sum(dim=1) * (1.0 / math.sqrt(image.shape[1]))
         return torch.cat([self.text_norm(text[:, 0]), pooled, chosen], dim=1)
+
+
+class ModalityAttention(nn.Module):
+    """One vector from several modalities, by learned weights: h = sum a_i x_i, `(B, M, D)` to `(B, D)`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(width, 1)
+
+    def forward(self, modalities: Tensor) -> Tensor:
+        """`a` is a softmax over the modalities of a score of each."""
+        weights = torch.softmax(self.score(torch.tanh(modalities)), dim=1)
+        return (weights * modalities).sum(dim=1)

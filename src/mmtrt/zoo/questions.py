@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,11 @@ from mmtrt.zoo.scenes import COLOURS, IMAGE_SIZE, SHAPES, SIZES, Scene, Thing
 KINDS: Final = ("colour", "shape", "size", "count", "existence", "comparison", "relation")
 PRESUPPOSING: Final = ("colour", "shape", "size", "relation")
 NUMBERS: Final = ("zero", "one", "two", "three", "four", "five")
-MARGIN: Final = 5.0
-"""Pixels, at the least, between a thing's centre and the middle of the picture where a relation is asked."""
+MIDDLE: Final = "middle"
+"""What a relation may ask about in place of a second thing: the middle of the picture."""
+
+MARGIN: Final = {MIDDLE: 5.0, "thing": 10.0}
+"""Pixels, at the least, along the axis asked about, from a thing's centre to the middle or to another's centre."""
 
 Ref = tuple[int | None, int | None, int | None]
 """A description: indices of size, colour and shape, None where it says nothing."""
@@ -65,12 +68,12 @@ _TEMPLATES: Final = {
     "fewer": ("are there fewer {as} than {bs}", "is it true that there are fewer {as} than {bs}"),
     "equal": ("are there as many {as} as {bs}", "is it true that there are as many {as} as {bs}"),
     "compare": ("are there more fewer or equal {as} than {bs}", "more fewer or equal {as} than {bs}"),
-    "left": ("is the {a} left of the middle", "is the {a} to the left of the middle of this picture"),
-    "right": ("is the {a} right of the middle", "is the {a} to the right of the middle of this picture"),
-    "above": ("is the {a} above the middle", "is the {a} above the middle of this picture"),
-    "below": ("is the {a} below the middle", "is the {a} below the middle of this picture"),
-    "left or right": ("is the {a} left or right of the middle",),
-    "above or below": ("is the {a} above or below the middle",),
+    "left": ("is the {a} left of the {b}", "is the {a} to the left of the {b}"),
+    "right": ("is the {a} right of the {b}", "is the {a} to the right of the {b}"),
+    "above": ("is the {a} above the {b}",),
+    "below": ("is the {a} below the {b}",),
+    "left or right": ("is the {a} left or right of the {b}",),
+    "above or below": ("is the {a} above or below the {b}",),
 }
 
 
@@ -103,12 +106,19 @@ def ask(scene: Scene, kind: str, target: int, rng: np.random.Generator) -> Quest
 
 def ask_unmatched(scene: Scene, kind: str, target: int, rng: np.random.Generator) -> Question | None:
     """Ask, in a presupposing kind, about a thing that the scene lacks; None where none was found."""
-    ref = _absent(scene, rng, _pattern(_told(kind), target))
-    if ref is None:
+    missing = _absent(scene, rng, _pattern(_told(kind), target))
+    if missing is None:
         return None
-    template = _relation_form(int(rng.integers(16)))[0] if kind == "relation" else kind
-    words = _word(template, rng, ref)
-    return Question(kind=kind, words=words, answer=None, phrase=())
+    template, refs = kind, [missing]
+    if kind == "relation":
+        form = _relation_form(int(rng.integers(32)))
+        template = form.template
+        if form.between:
+            other = _refer(scene, _pattern(ALL, int(rng.integers(7))), _pick(scene, rng))
+            if other is None:
+                return None
+            refs.insert(int(rng.integers(2)), other)
+    return Question(kind=kind, words=_word(template, rng, *refs), answer=None, phrase=())
 
 
 def matches(thing: Thing, ref: Ref) -> bool:
@@ -171,10 +181,10 @@ def plural(noun: str) -> str:
     return noun + ("es" if noun.endswith("ss") else "s")
 
 
-def _word(template: str, rng: np.random.Generator, a: Ref, b: Ref = (None, None, None)) -> tuple[str, ...]:
+def _word(template: str, rng: np.random.Generator, a: Ref, b: Ref | None = None) -> tuple[str, ...]:
     choices = _TEMPLATES[template]
     text = choices[int(rng.integers(len(choices)))]
-    first, second = _name(a), _name(b)
+    first, second = _name(a), MIDDLE if b is None else _name(b)
     names = {"a": first, "as": plural(first), "b": second, "bs": plural(second)}
     return tuple(text.format(**names).split())
 
@@ -245,26 +255,38 @@ def _ask_comparison(scene: Scene, target: int, rng: np.random.Generator) -> Ques
     return _short("comparison", _word(name, rng, a, b), "yes" if form == 2 else "no")
 
 
-def _relation_form(target: int) -> tuple[str, int, int, bool]:
-    """Template, axis (0 x, 1 y), the side that is true (0 left or above), and whether it asks which side.
+class _RelationForm(NamedTuple):
+    """How a relation is asked: on which axis (0 x, 1 y) and side (0 left or above) the truth is, and of what."""
 
-    Half of the 16 forms ask "left or right"; the others claim a side, which is true in half of them.
-    """
-    axis, side, claim, which = target % 2, target // 2 % 2, target // 4 % 2, target // 8 % 2 == 1
+    template: str
+    axis: int
+    side: int
+    which: bool
+    """It asks which side, "left or right"; else it claims one, truly in half of the cases."""
+    between: bool
+    """It asks about two things; else about one thing and the middle of the picture."""
+
+
+def _relation_form(target: int) -> _RelationForm:
+    """One of the 32 forms: half of them ask which side, and half are about two things."""
+    axis, side, claim = target % 2, target // 2 % 2, target // 4 % 2
+    which, between = target // 8 % 2 == 1, target // 16 % 2 == 1
     template = " or ".join(_DIRECTIONS[axis]) if which else _DIRECTIONS[axis][claim]
-    return (template, axis, side, which)
+    return _RelationForm(template, axis, side, which, between)
 
 
 def _ask_relation(scene: Scene, target: int, rng: np.random.Generator) -> Question | None:
-    template, axis, side, which = _relation_form(target)
-    thing = _pick(scene, rng)
-    ref = _refer(scene, _pattern(ALL, int(rng.integers(7))), thing)
-    offset = (thing.x, thing.y)[axis] - IMAGE_SIZE / 2
-    if ref is None or abs(offset) < MARGIN or (offset > 0) != (side == 1):
+    form = _relation_form(target)
+    thing, other = _pick(scene, rng), _pick(scene, rng) if form.between else None
+    refs = [_refer(scene, _pattern(ALL, int(rng.integers(7))), t) for t in (thing, other) if t is not None]
+    centre = (IMAGE_SIZE / 2, IMAGE_SIZE / 2) if other is None else (other.x, other.y)
+    offset = (thing.x, thing.y)[form.axis] - centre[form.axis]
+    far = abs(offset) >= MARGIN["thing" if form.between else MIDDLE]
+    if None in refs or not far or (offset > 0) != (form.side == 1):
         return None
-    truth = _DIRECTIONS[axis][side]
-    answer = truth if which else "yes" if template == truth else "no"
-    return _short("relation", _word(template, rng, ref), answer)
+    truth = _DIRECTIONS[form.axis][form.side]
+    answer = truth if form.which else "yes" if form.template == truth else "no"
+    return _short("relation", _word(form.template, rng, *(r for r in refs if r is not None)), answer)
 
 
 def _short(kind: str, words: tuple[str, ...], answer: str) -> Question:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from mmtrt.artifacts import write_json
 from mmtrt.errors import EXIT_INTERRUPTED, MmtrtError
-from mmtrt.zoo import card, names
+from mmtrt.zoo import TRAINED, card
 from mmtrt.zoo.batches import Batch, BatchSize, picture_batch, training_batch
 from mmtrt.zoo.evaluate import TEST_EVENTS, Blind, evaluate, majority, to_inputs
 from mmtrt.zoo.heads import joint_loss
@@ -198,7 +198,7 @@ def _plan(options: argparse.Namespace) -> Run:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     cache = Path(os.environ.get("MMTRT_CACHE_DIR") or Path.home() / ".cache" / "mmtrt")
     parser = argparse.ArgumentParser(prog="python -m mmtrt.zoo.train", description=__doc__.partition("\n")[0])
-    parser.add_argument("name", choices=names())
+    parser.add_argument("name", choices=TRAINED)
     parser.add_argument("--out", type=Path, default=cache / "zoo", help="where runs are kept (%(default)s)")
     parser.add_argument("--steps", type=int, help="length of the schedule")
     parser.add_argument("--seed", type=int, default=0)

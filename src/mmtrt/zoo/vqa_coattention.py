@@ -50,7 +50,7 @@ class VqaCoattention(nn.Module):
             len(words.QUESTION_WORDS), words.TEXT_MAX, c.width, c.heads, c.hidden, c.text_blocks
         )
         self.fusion = CoAttentionFusion(c.width, c.heads, c.hidden, c.fusion_blocks)
-        self.heads = VqaHeads(3 * c.width, c.width, len(words.ANSWERS), words.PHRASE_LENGTH, len(words.PHRASE_WORDS))
+        self.heads = VqaHeads(4 * c.width, c.width, len(words.ANSWERS), words.PHRASE_LENGTH, len(words.PHRASE_WORDS))
 
     def forward(self, image: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits `(B, A)`, `(B, 2)`, `(B, L, V)` of image `(B, 3, 64, 64)`, ids and mask `(B, T <= 16)`."""

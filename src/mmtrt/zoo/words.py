@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmtrt.zoo.questions import NUMBERS, Question, plural, templates
+from mmtrt.zoo.questions import MIDDLE, NUMBERS, Question, plural, templates
 from mmtrt.zoo.scenes import COLOURS, SHAPES, SIZES
 
 PAD: Final = 0
@@ -20,7 +20,7 @@ IGNORED: Final = -1
 
 _NOUNS: Final = ("thing", plural("thing"), *SHAPES, *map(plural, SHAPES))
 _WORDS: Final = {w for t in templates() for w in t.split() if not w.startswith("{")}
-QUESTION_WORDS: Final = ("<pad>", "<start>", *sorted(_WORDS | set(SIZES) | set(COLOURS) | set(_NOUNS)))
+QUESTION_WORDS: Final = ("<pad>", "<start>", *sorted(_WORDS | set(SIZES) | set(COLOURS) | set(_NOUNS) | {MIDDLE}))
 """Question vocabulary; a word's id is its place. Each question begins with `<start>`."""
 
 ANSWERS: Final = (

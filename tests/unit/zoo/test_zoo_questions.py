@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmtrt.zoo import questions, words
-from mmtrt.zoo.batches import draw_question
+from mmtrt.zoo.batches import BatchSize, draw_question, training_batch
 from mmtrt.zoo.events import Event, event
 from mmtrt.zoo.questions import KINDS, PRESUPPOSING, Question
 from mmtrt.zoo.scenes import COLOURS, SHAPES, SIZES, Scene, Thing, sample_scene
@@ -90,17 +90,20 @@ def claims(truth: str) -> Callable[[Scene, str, str], str]:
     return lambda scene, a, b: "yes" if compared(scene, a, b) == truth else "no"
 
 
-def side(scene: Scene, a: str, axis: str) -> str:
-    thing = the(scene, a)
-    place, (low, high) = (thing.x, ("left", "right")) if axis == "x" else (thing.y, ("above", "below"))
-    if abs(place - 32) < 5:
+def side(scene: Scene, a: str, b: str, axis: str) -> str:
+    thing, place, margin = the(scene, a), 32.0, 5.0
+    if b != "middle":
+        place, margin = getattr(the(scene, b), axis), 10.0
+    offset = getattr(thing, axis) - place
+    if abs(offset) < margin:
         raise UndecidedError(a)
-    return low if place < 32 else high
+    low, high = ("left", "right") if axis == "x" else ("above", "below")
+    return low if offset < 0 else high
 
 
-def is_beside(scene: Scene, a: str, claim: str) -> str:
+def is_beside(scene: Scene, a: str, claim: str, b: str) -> str:
     axis = "x" if claim in {"left", "right"} else "y"
-    return "yes" if side(scene, a, axis) == claim else "no"
+    return "yes" if side(scene, a, b, axis) == claim else "no"
 
 
 RULES: tuple[tuple[str, Callable[..., str]], ...] = (
@@ -128,9 +131,9 @@ RULES: tuple[tuple[str, Callable[..., str]], ...] = (
     (r"(?:are there|is it true that there are) fewer # than #", claims("fewer")),
     (r"(?:are there|is it true that there are) as many # as #", claims("equal")),
     (r"(?:are there )?more fewer or equal # than #", compared),
-    (r"is the # (?:to the )?(left|right|above|below) (?:of )?the middle(?: of this picture)?", is_beside),
-    (r"is the # left or right of the middle", lambda scene, a: side(scene, a, "x")),
-    (r"is the # above or below the middle", lambda scene, a: side(scene, a, "y")),
+    (r"is the # (?:to the )?(left|right|above|below) (?:of )?the #", is_beside),
+    (r"is the # left or right of the #", lambda scene, a, b: side(scene, a, b, "x")),
+    (r"is the # above or below the #", lambda scene, a, b: side(scene, a, b, "y")),
 )
 
 
@@ -160,15 +163,25 @@ def events() -> tuple[Event, ...]:
         ("is there a large square", "no"),
         ("are there more blue things than red things", "yes"),
         ("more fewer or equal circles than squares", "more"),
-        ("is the large thing to the left of the middle of this picture", "yes"),
+        ("is the large thing to the left of the middle", "yes"),
         ("is the blue circle above or below the middle", "below"),
+        ("is the red thing right of the square", "no"),
+        ("is the square above or below the blue circle", "above"),
     ],
 )
 def test_the_oracle_itself(text: str, wanted: str) -> None:
     assert right_answer(SCENE, tuple(text.split())) == wanted
 
 
-@pytest.mark.parametrize("text", ["what colour is the cross", "is the green circle above the middle"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "what colour is the cross",
+        "is the green circle above the middle",
+        "is the green circle above the square",
+        "is the square above the green circle",
+    ],
+)
 def test_the_oracle_sees_a_missing_thing(text: str) -> None:
     with pytest.raises(UnmatchedError):
         right_answer(SCENE, tuple(text.split()))
@@ -262,6 +275,37 @@ def test_answers_are_even_within_each_kind() -> None:
     for kind, limit in most.items():
         answers = Counter(q.answer for q in drawn if q.kind == kind and q.matched)
         assert max(answers.values()) / answers.total() < limit, kind
+
+
+def test_a_relation_is_to_the_middle_or_to_another_thing() -> None:
+    asked = [event("train", i).question for i in range(5000)]
+    relations = [q for q in asked if q.kind == "relation"]
+    to_the_middle = [q for q in relations if q.words[-1] == "middle"]
+    assert 0.4 < len(to_the_middle) / len(relations) < 0.6
+    assert (
+        {q.matched for q in to_the_middle} == {q.matched for q in relations if q not in to_the_middle} == {True, False}
+    )
+
+
+def test_either_thing_of_a_relation_may_be_the_missing_one() -> None:
+    missing: Counter[tuple[bool, ...]] = Counter()
+    for i in range(4, 3000, 5):
+        e = event("test", i)
+        found = re.fullmatch(rf"is the {DESCRIPTION} .*the {DESCRIPTION}", " ".join(e.question.words))
+        if found and e.question.kind == "relation" and found[2] != "middle":
+            missing[tuple(bool(those(e.scene, d)) for d in found.groups())] += 1
+    assert set(missing) == {(True, False), (False, True)}
+    assert min(missing.values()) > 20
+
+
+def test_easy_questions_come_first() -> None:
+    size = BatchSize(scenes=8, questions=8)
+    shares = []
+    for first in (0, 1000):
+        made = [training_batch(0, step, size) for step in range(first, first + 10)]
+        sides = [words.ANSWERS.index(side) for side in ("left", "right", "above", "below")]
+        shares.append(np.mean([np.isin(batch["answer"], sides).mean() for batch in made]))
+    assert shares[1] > 1.5 * shares[0]
 
 
 def test_the_same_wording_has_several_answers() -> None:
