@@ -57,10 +57,15 @@ class Model(_Section):
 
 
 class Precision(_Section):
-    """The precisions to build, INT8's calibration method, and the nodes or modules to keep out of INT8."""
+    """The precisions to build; for INT8 the calibration method, what is covered and refined, and what is kept out.
+
+    `coverage` "full" takes in attention's products and the last layers too; `refine` changes weights and biases.
+    """
 
     build: Annotated[tuple[Literal["fp32", "fp16", "int8"], ...], Field(min_length=1)] = ("fp32", "fp16", "int8")
-    method: Literal["max", "mse", "percentile"] = "mse"
+    method: Literal["auto", "entropy", "max", "mse", "percentile"] = "mse"
+    coverage: Literal["default", "full"] = "default"
+    refine: tuple[Literal["compensate", "bias"], ...] = ()
     keep: tuple[str, ...] = ()
 
 

@@ -85,6 +85,11 @@ class ModelSpec:
 
         return {spec.name: ShapeRange(min=at(0, spec), opt=at(1, spec), max=at(2, spec)) for spec in self.inputs}
 
+    def dynamic_profile(self) -> dict[str, ShapeRange]:
+        """Return the profile of the inputs that have a size by name: what a builder is to be told."""
+        dynamic = {spec.name for spec in self.inputs if any(isinstance(dim, str) for dim in spec.shape)}
+        return {name: span for name, span in self.profile().items() if name in dynamic}
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
 

@@ -16,7 +16,7 @@ from mmtrt.engine.build import BuildOptions, build_engine, int8_kept
 from mmtrt.errors import ModelError, SampleError, UsageError
 from mmtrt.metrics import Comparison
 from mmtrt.onnx_files import load_model, model_spec
-from mmtrt.precision.convert import Converted, PrecisionOptions, convert
+from mmtrt.precision.convert import REFINEMENTS, Converted, PrecisionOptions, convert
 from mmtrt.runtimes.ort import OrtRunner
 from mmtrt.samples import SampleSet
 from mmtrt.tensors import Array, ShapeRange
@@ -77,7 +77,7 @@ def constants_of(proto: onnx.ModelProto) -> dict[str, Array]:
 
 @pytest.mark.parametrize("kind", sorted(SHAPES))
 @pytest.mark.parametrize(("precision", "least_db"), [("fp16", 45.0), ("int8", 22.0)])
-@pytest.mark.parametrize("method", ["max", "mse", "percentile"])
+@pytest.mark.parametrize("method", ["auto", "entropy", "max", "mse", "percentile"])
 def test_a_converted_graph_says_what_fp32_says(
     tmp_path: Path, kind: str, precision: str, least_db: float, method: str
 ) -> None:
@@ -374,3 +374,54 @@ def test_tensorrt_builds_what_was_written(tmp_path: Path, kind: str, precision: 
     assert kept is not None
     assert 0 < kept <= converted.int8_nodes
     assert set(built.summary.conv) <= {"int8"}
+
+
+# ------------------------------------------------------------------------------------------ coverage, refinement
+
+
+@pytest.mark.parametrize("kind", ["attention", "mlp", "residual_cnn"])
+def test_full_coverage_is_every_product(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    proto = graphs.attention(rng, -1e9) if kind == "attention" else getattr(graphs, kind)(rng)
+    samples = texts() if kind == "attention" else normal(SHAPES[kind])
+    converted = made(proto, tmp_path, samples, precision="int8", coverage="full")
+    assert converted.int8_nodes == converted.mac_nodes
+    assert converted.mac_share == 1 or kind == "attention"  # whose text has no usual length
+    assert not [kept for kept in converted.kept if kept.precision == "fp16"]
+    onnx.checker.check_model(load_model(converted.onnx), full_check=True)
+
+
+@pytest.mark.parametrize("kind", sorted(SHAPES))
+def test_refined_weights_lose_no_more(tmp_path: Path, kind: str) -> None:
+    proto = getattr(graphs, kind)(np.random.default_rng(0))
+    samples, fresh = normal(SHAPES[kind], count=128), normal(SHAPES[kind], count=64, seed=9)
+    loss = {}
+    for refine in ((), REFINEMENTS):
+        converted = made(proto, tmp_path, samples, precision="int8", method="auto", refine=refine)
+        loss[refine] = sqnr(tmp_path, converted, fresh)
+    assert loss[REFINEMENTS] > loss[()] - 0.5
+
+
+def test_a_bias_takes_up_the_mean_error_wherever_it_stands(tmp_path: Path) -> None:
+    proto = graphs.mlp(np.random.default_rng(0), width=8, layers=3)
+    shifted = [{"x": sample["x"] * 0.1 + 5} for sample in normal((8,), count=128)]
+    plain, corrected = (
+        load_model(made(proto, tmp_path, shifted, precision="int8", method="max", refine=refine).onnx)
+        for refine in ((), ("bias",))
+    )
+    # Gemm's own bias, that of the Add behind a MatMul, and Gemm's again.
+    assert not [name for name in constants_of(plain) if "corrected_bias" in name]
+    assert len([name for name in constants_of(corrected) if "corrected_bias" in name]) == 3
+
+
+def test_padded_tokens_have_no_say_in_the_ranges(tmp_path: Path) -> None:
+    proto = graphs.attention(np.random.default_rng(0), -1e9)
+    clean = texts()
+    peak = np.eye(8, dtype=np.float32)[0] * 100  # a layer norm can give no larger value than for this
+    loud = [{**s, "x": np.where(s["mask"][:, None] == 0, peak, s["x"])} for s in clean]
+    loudest = [{**s, "x": np.tile(peak, (len(s["x"]), 1))} for s in clean]
+    scales = []
+    for samples in (clean, loud, loudest):
+        constants = constants_of(load_model(made(proto, tmp_path, samples, precision="int8", method="max").onnx))
+        scales.append(float(constants["n.scale"]))
+    assert scales[0] == scales[1] < scales[2]

@@ -112,7 +112,7 @@ def test_an_unknown_key_is_told_with_the_nearest(tmp_path: Path, text: str, key:
         (f"{LEAST}ranges = {{batch = [0, 1, 2]}}\n", "model.ranges.batch.0", "greater than 0"),
         (f'{LEAST}[precision]\nbuild = ["fp8"]\n', "precision.build.0", "'fp32', 'fp16' or 'int8'"),
         (f"{LEAST}[precision]\nbuild = []\n", "precision.build", "at least 1"),
-        (f'{LEAST}[precision]\nmethod = "entropy"\n', "precision.method", "'percentile'"),
+        (f'{LEAST}[precision]\nmethod = "percents"\n', "precision.method", "'percentile'"),
         (f"{LEAST}[calibration]\ncount = 0\n", "calibration.count", "greater than 0"),
         (f"{LEAST}[parity]\nbudget.fp8 = {{cosine = 1}}\n", "parity.budget.fp8", "'fp32', 'fp16' or 'int8'"),
         (f'{LEAST}[parity]\nbudget.int8 = {{cosine = "high"}}\n', "parity.budget.int8.cosine", "valid number"),

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mmtrt.precision.histogram import Histogram
-from mmtrt.precision.scales import METHODS, int8_scale, quantize, threshold, weight_scales
+from mmtrt.precision.scales import int8_scale, quantize, weight_scales
+from mmtrt.precision.thresholds import METHODS, threshold
 
 FINITE = st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=True)
 BATCHES = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=4, max_side=9), elements=FINITE)

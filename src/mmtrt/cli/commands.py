@@ -61,7 +61,11 @@ def build(
     int8: Annotated[bool, typer.Option("--int8", help="Calibrate and convert to INT8 (and FP16) first.")] = False,
     calib: CalibOption = None,
     samples: Annotated[Optional[int], typer.Option("--samples", min=1, help="How many samples of the set.")] = None,  # noqa: UP045
-    method: Annotated[str, typer.Option(help="INT8 thresholds: max, mse or percentile.")] = "mse",
+    method: Annotated[str, typer.Option(help="INT8 thresholds: auto, entropy, max, mse or percentile.")] = "mse",
+    coverage: Annotated[str, typer.Option(help="What is INT8: default, or full, attention and last layers too.")] = (
+        "default"
+    ),
+    refine: Annotated[list[str] | None, typer.Option(metavar="compensate|bias", help="May be repeated.")] = None,
     keep: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Node or module to keep out of INT8.")] = None,
     flavor: Annotated[str, typer.Option(metavar="auto|tensorrt|tensorrt-rtx", help="Which TensorRT builds.")] = "auto",
     target: Annotated[TextOption, typer.Option(metavar="T", help="A name in engines/targets, or a path.")] = None,
@@ -87,6 +91,8 @@ def build(
         samples=calib,
         count=samples,
         method=method,
+        coverage=coverage,
+        refine=tuple(refine or ()),
         keep=tuple(keep or ()),
         shapes=tuple(parse_shapes(text) for text in (min_shapes, opt_shapes, max_shapes)),
         options=build_options(flavor, target),

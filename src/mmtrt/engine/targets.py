@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mmtrt.engine.estimate import Gpu
 from mmtrt.engine.options import BuildOptions, HardwareCompatibility, Typing
 from mmtrt.errors import UsageError
 from mmtrt.runtimes.tensorrt_api import FLAVOURS
@@ -24,7 +25,10 @@ _FOLDER = Path("engines/targets")
 
 
 class Target(BaseModel):
-    """A target file; each key but `name` and `description` is a field of `BuildOptions`."""
+    """A target file; each key but `name`, `description` and `gpu` is a field of `BuildOptions`.
+
+    `gpu` is what estimates of an engine's time are made for.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,10 +41,11 @@ class Target(BaseModel):
     version_compatible: bool = False
     compute_capability: str | None = None
     typing: Typing = "strong"
+    gpu: Gpu | None = None
 
     def options(self, *, timing_cache: Path | None = None) -> BuildOptions:
         """Return the options of a build for this target."""
-        settings: dict[str, Any] = self.model_dump(exclude={"name", "description"})
+        settings: dict[str, Any] = self.model_dump(exclude={"name", "description", "gpu"})
         return BuildOptions(target=self.name, timing_cache=timing_cache, **settings)
 
 

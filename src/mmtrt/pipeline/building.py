@@ -26,7 +26,7 @@ from mmtrt.precision.lint import has_qdq, lint_qdq
 from mmtrt.results import BuildResult, plain
 from mmtrt.samples import SampleSet, checked, open_set, shapes_profile
 from mmtrt.samples.random import RANDOM
-from mmtrt.tensors import ModelSpec, ShapeRange, TensorSpec, format_shape
+from mmtrt.tensors import ModelSpec, TensorSpec, format_shape
 
 __all__ = [
     "BuildRequest",
@@ -56,6 +56,8 @@ class BuildRequest:
     samples: str | None = None
     count: int | None = None
     method: str = "mse"
+    coverage: str = "default"
+    refine: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     ranges: Ranges = field(default_factory=dict)
     shapes: tuple[Mapping[str, tuple[int, ...]], ...] = ()
@@ -162,7 +164,12 @@ def _open(request: BuildRequest) -> tuple[str, SampleSet | None]:
 def _convert(context: Context, request: BuildRequest, ranges: Ranges) -> tuple[Converted, bool]:
     reference, samples = _open(request)
     options = PrecisionOptions(
-        precision=str(request.precision), method=request.method, keep=request.keep, budget=request.budget
+        precision=str(request.precision),
+        method=request.method,
+        coverage=request.coverage,
+        refine=request.refine,
+        keep=request.keep,
+        budget=request.budget,
     )
     parts = {
         "onnx": model_digest(request.model),
@@ -286,7 +293,7 @@ def _engine(
 ) -> tuple[Path, bool]:
     flavour = choose(request.options.flavor)
     here = gpu()
-    profile = _profile(spec)
+    profile = spec.dynamic_profile()
     digest = model_digest(onnx_path)
     parts = {
         "onnx": digest,
@@ -337,11 +344,6 @@ def _quantised_kinds(onnx_path: Path) -> Counter[str]:
         for node in proto.graph.node
         if node.op_type in kinds and all(dequantised(name) for name in node.input[:2])
     )
-
-
-def _profile(spec: ModelSpec) -> dict[str, ShapeRange]:
-    dynamic = {t.name for t in spec.inputs if any(isinstance(dim, str) for dim in t.shape)}
-    return {name: span for name, span in spec.profile().items() if name in dynamic}
 
 
 def _explain(onnx_path: Path) -> Any:

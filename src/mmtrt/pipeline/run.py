@@ -107,6 +107,8 @@ def _request(recipe: Recipe, exported: ExportResult, folder: Path, precision: st
         samples=recipe.calibration.set or str(exported.calibration),
         count=recipe.calibration.count,
         method=recipe.precision.method,
+        coverage=recipe.precision.coverage,
+        refine=recipe.precision.refine,
         keep=recipe.precision.keep,
         options=build_options(recipe.target.flavor, recipe.target.name),
         name=recipe.name,

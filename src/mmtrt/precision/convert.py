@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,20 +17,23 @@ from mmtrt.errors import ModelError, SampleError, UsageError
 from mmtrt.onnx_files import BUDGET_KEY, SPEC_KEY, load_model, model_spec, save_model, set_metadata
 from mmtrt.precision.bounds import unbounded
 from mmtrt.precision.fp16 import HEADROOM, keep_fp32, to_fp16
-from mmtrt.precision.graph import MacNode, mac_nodes, module_of, typed, usual_shapes
+from mmtrt.precision.graph import MacNode, behind_dq, mac_nodes, module_of, typed, usual_shapes
 from mmtrt.precision.lint import has_qdq, lint_qdq
 from mmtrt.precision.masks import LARGEST, Masks, clamp_masks
 from mmtrt.precision.observe import Observed, observe, peak_rss_mib, plain_inference
-from mmtrt.precision.plan import Kept, Plan, make_plan
-from mmtrt.precision.qdq import insert_qdq
-from mmtrt.precision.scales import METHODS, threshold
+from mmtrt.precision.padding import token_masks
+from mmtrt.precision.plan import COVERAGES, Kept, Plan, make_plan
+from mmtrt.precision.qdq import add_to_bias, insert_qdq
+from mmtrt.precision.thresholds import METHODS
+from mmtrt.precision.tune import reading, tune
 from mmtrt.samples import FEW_SAMPLES, Batch, SampleSet, batches, checked, open_set, shapes_profile
 from mmtrt.samples.random import RANDOM, random_set
 from mmtrt.tensors import ModelSpec
 
-__all__ = ["PRECISION_KEY", "CalibrationRecord", "Converted", "PrecisionOptions", "convert"]
+__all__ = ["PRECISION_KEY", "REFINEMENTS", "CalibrationRecord", "Converted", "PrecisionOptions", "convert"]
 
 PRECISION_KEY = "mmtrt.precision"
+REFINEMENTS = ("compensate", "bias")
 _BATCH = 8
 """Memory grows with the batch, and short sets rarely fill a larger one: 8 keeps the peak within what a few need."""
 _PLAIN_EVERY = 8
@@ -41,13 +44,16 @@ class PrecisionOptions:
     """What may differ between two conversions.
 
     `keep` names nodes or modules that stay out of INT8 or FP16; `budget` is the parity budget that the result carries.
+    `refine` names what is done to weights and biases beside rounding them, see `precision/tune.py`.
     """
 
     precision: str
     method: str = "mse"
+    coverage: str = "default"
     keep: tuple[str, ...] = ()
     batch: int = _BATCH
     budget: Mapping[str, float] = field(default_factory=dict)
+    refine: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,12 +138,10 @@ def convert(
     """
     if options.precision not in {"fp32", "fp16", "int8"}:
         raise UsageError(f"unknown precision {options.precision!r}", fix="Known are fp32, fp16 and int8.")
-    if options.method not in METHODS:
-        near = get_close_matches(options.method, METHODS, n=1)
-        raise UsageError(
-            f"unknown calibration method {options.method!r}",
-            fix=f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(METHODS)}.",
-        )
+    _known("calibration method", options.method, ("auto", *METHODS))
+    _known("coverage", options.coverage, COVERAGES)
+    for name in options.refine:
+        _known("refinement", name, REFINEMENTS)
     proto = load_model(source)
     spec = model_spec(proto)
     if samples == RANDOM:
@@ -155,6 +159,14 @@ def convert(
     work = _Conversion(proto, spec, options, opened, tell)
     result = work.run(target)
     return replace(result, notes=tuple(notes))
+
+
+def _known(what: str, given: str, known: Sequence[str]) -> None:
+    if given not in known:
+        near = get_close_matches(given, known, n=1)
+        raise UsageError(
+            f"unknown {what} {given!r}", fix=f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(known)}."
+        )
 
 
 def _with_ranges(
@@ -200,11 +212,11 @@ class _Conversion:
         chosen: tuple[MacNode, ...] = ()
         if precision == "int8" and quantised:
             self.tell("the model is quantised already: its Q/DQ is kept as it is, only the rest becomes FP16")
-            chosen = tuple(mac for mac in self.macs if _behind_dq(mac))
+            chosen = tuple(mac for mac in self.macs if behind_dq(mac))
         if precision != "fp32":
             plan = Plan(nodes=(), residuals=(), kept=())
             if precision == "int8" and not quantised:
-                plan = make_plan(self.macs, keep=self._known(self.options.keep))
+                plan = make_plan(self.macs, keep=self._names(self.options.keep), coverage=self.options.coverage)
                 chosen, kept = plan.nodes, list(plan.kept)
                 if not chosen:
                     raise ModelError(
@@ -212,14 +224,16 @@ class _Conversion:
                         fix="It has no Conv, Gemm or MatMul with constant weights.",
                     )
             seen = self._observe(plan)
-            amax = {name: threshold(histogram, self.options.method) for name, histogram in seen.histograms.items()}
+            tuned = tune(plan, seen, self.options.method, self.options.refine)
             kept_names = self.options.keep if precision == "fp16" else ()
-            stays = keep_fp32(self.model, _largest(seen), masks=self.masks, keep=kept_names)
-            insert_qdq(self.model, plan, amax)
+            stays = keep_fp32(self.model, seen.amax, masks=self.masks, keep=kept_names)
+            for mac, shift in tuned.biases:
+                add_to_bias(self.model.graph, mac, shift)
+            insert_qdq(self.model, plan, tuned.amax, tuned.weights)
             kept += to_fp16(self.model, stays)
         return self._write(target, chosen, kept)
 
-    def _known(self, keep: tuple[str, ...]) -> tuple[str, ...]:
+    def _names(self, keep: tuple[str, ...]) -> tuple[str, ...]:
         names = {mac.name for mac in self.macs}
         modules = {module_of(mac.node) for mac in self.macs}
         parents = {module.rsplit(".", i)[0] for module in modules for i in range(module.count(".") + 1)}
@@ -247,8 +261,15 @@ class _Conversion:
         self.proto = _serialised(self.model)
         watched = self._watched(plan)
         timer = _PlainTimer(self.proto)
-        seen = observe(self.proto, timer.each(self._batches()), histograms=plan.values(), ranges=watched)
-        more = unbounded(self.model, _largest(seen), LARGEST / HEADROOM)
+        seen = observe(
+            self.proto,
+            timer.each(self._batches()),
+            histograms=plan.values(),
+            ranges=watched,
+            rows=reading(plan) if self._judges else {},
+            masks=token_masks(self.proto, self.spec),
+        )
+        more = unbounded(self.model, seen.amax, LARGEST / HEADROOM)
         if more:
             self.tell(f"{len(more)} values may leave FP16's range by their bounds: a second pass watches them")
             again = observe(self.proto, self._batches(), histograms=(), ranges=more)
@@ -270,6 +291,11 @@ class _Conversion:
             on_data=self.samples.on_data,
         )
         return seen
+
+    @property
+    def _judges(self) -> bool:
+        """Whether rows are needed to choose thresholds or to refine weights."""
+        return self.options.method == "auto" or bool(self.options.refine)
 
     def _watched(self, plan: Plan) -> list[str]:
         """Values whose ranges the pass keeps beside the histograms: float inputs, masks, what no rule bounds."""
@@ -314,17 +340,8 @@ class _Conversion:
         return result
 
 
-def _largest(seen: Observed) -> dict[str, float]:
-    return {**seen.amax, **{name: histogram.amax for name, histogram in seen.histograms.items()}}
-
-
 def _serialised(model: ir.Model) -> onnx.ModelProto:
     return ir.to_proto(model)
-
-
-def _behind_dq(mac: MacNode) -> bool:
-    producers = [value.producer() if value is not None else None for value in mac.node.inputs[:2]]
-    return all(producer is not None and producer.op_type == "DequantizeLinear" for producer in producers)
 
 
 class _PlainTimer:

@@ -19,6 +19,7 @@ __all__ = [
     "MacNode",
     "all_nodes",
     "attribute",
+    "behind_dq",
     "constant",
     "is_float",
     "mac_nodes",
@@ -26,6 +27,7 @@ __all__ = [
     "typed",
     "usual_shapes",
     "weight_of",
+    "with_sizes",
 ]
 
 MAC_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -102,6 +104,19 @@ def weight_of(value: ir.Value | None) -> Array | None:
     return codes.astype(np.float32) * scale.reshape(shape).astype(np.float32)
 
 
+def behind_dq(mac: MacNode) -> bool:
+    """Tell whether a node takes both of its operands from DequantizeLinear, casts and moves between left aside."""
+    return all(_from_dq(value) for value in mac.node.inputs[:2])
+
+
+def _from_dq(value: ir.Value | None) -> bool:
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in {"Cast", "Transpose", "Reshape", "Identity"}:
+        value = node.inputs[0]
+        node = value.producer() if value is not None else None
+    return node is not None and node.op_type == "DequantizeLinear"
+
+
 def is_float(value: ir.Value | None) -> bool:
     """Tell whether a value is float32, float16 or bfloat16."""
     return value is not None and value.dtype in {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
@@ -112,8 +127,8 @@ def module_of(node: ir.Node) -> str:
     return node.metadata_props.get(MODULE_KEY) or node.name or "?"
 
 
-def usual_shapes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Shapes of all values when the named sizes have these numbers; a value of unknown shape is left out."""
+def with_sizes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
+    """Return the model with numbers for the named sizes of its inputs and outputs, and nothing told of inner values."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     del fixed.graph.value_info[:]
@@ -121,7 +136,12 @@ def usual_shapes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> dict[str, 
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in sizes:
                 dim.dim_value = sizes[dim.dim_param]
-    inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+    return fixed
+
+
+def usual_shapes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Shapes of all values when the named sizes have these numbers; a value of unknown shape is left out."""
+    inferred = onnx.shape_inference.infer_shapes(with_sizes(model, sizes), data_prop=True)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.graph.initializer}
     for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
         dims = value.type.tensor_type.shape.dim

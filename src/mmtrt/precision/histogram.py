@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mmtrt.tensors import Array
 
-__all__ = ["BINS", "Histogram", "edges"]
+__all__ = ["BINS", "Histogram", "edges", "largest"]
 
 BINS = 1 << 15
 """Bins of the grid: the values of a float32's top 16 bits without the sign."""
@@ -55,14 +55,14 @@ class Histogram:
             self._waiting, self._held = [], 0
         return self._counts
 
-    def add(self, batch: Array) -> None:
-        """Add a batch `(B, ...)` of float32 activations; non-finite values raise ValueError."""
+    def add(self, batch: Array, *, amax: float | None = None) -> None:
+        """Add a batch `(B, ...)` of float32 activations, the largest |value| if known; ValueError if not finite."""
         if not batch.size:
             return
-        low, high = float(batch.min()), float(batch.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
+        amax = largest(batch) if amax is None else amax
+        if not math.isfinite(amax):
             raise ValueError("the activations are not finite")
-        self.amax = max(self.amax, -low, high)
+        self.amax = max(self.amax, amax)
         rows = batch.reshape(batch.shape[0], -1)
         picked = np.ascontiguousarray(rows[:, :: _stride(rows.shape[1])], dtype="<f4")
         self._waiting.append(picked.view("<u2").reshape(-1, 2)[:, 1] & np.uint16(BINS - 1))
@@ -74,6 +74,15 @@ class Histogram:
         """Add what another histogram saw."""
         self._counts = self.counts + other.counts
         self.amax = max(self.amax, other.amax)
+
+
+def largest(array: Array) -> float:
+    """Return the largest |value|, NaN where there is one."""
+    if not array.size:
+        return 0.0
+    low, high = float(array.min()), float(array.max())
+    # Python's max would pass a NaN by.
+    return low if math.isnan(low) else max(-low, high)
 
 
 @cache

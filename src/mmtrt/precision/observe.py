@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import numpy as np
 import onnx
 
 from mmtrt.errors import SampleError
-from mmtrt.precision.histogram import Histogram
+from mmtrt.precision.histogram import Histogram, largest
+from mmtrt.precision.rows import Geometry, RowSamples
 from mmtrt.runtimes.ort import session_from
 from mmtrt.samples import Batch
 from mmtrt.tensors import Array
@@ -24,9 +26,13 @@ __all__ = ["Observed", "observe", "peak_rss_mib", "plain_inference"]
 
 @dataclass(slots=True, kw_only=True)
 class Observed:
-    """What the calibration set showed: histograms and largest |values| by value name."""
+    """What the calibration set showed: histograms, rows, and the largest |values| by value name.
+
+    Padded tokens are in `amax` only: their values must be finite in FP16 too, but are nothing to calibrate on.
+    """
 
     histograms: dict[str, Histogram] = field(default_factory=dict)
+    rows: RowSamples = field(default_factory=lambda: RowSamples({}))
     amax: dict[str, float] = field(default_factory=dict)
     samples: int = 0
     wall_s: float = 0.0
@@ -38,40 +44,59 @@ def observe(
     *,
     histograms: Sequence[str],
     ranges: Sequence[str] = (),
+    rows: Mapping[str, Sequence[Geometry]] | None = None,
+    masks: Mapping[str, str] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Observed:
-    """Run the model once over the batches and keep histograms, and exact ranges of further values.
+    """Run the model once over the batches and keep histograms, rows of them, and exact ranges of further values.
 
-    Memory is that of one batch and of the histograms, however many samples there are. SampleError where a
-    sample makes an activation NaN or Inf, with the samples' numbers.
+    `rows` names how those who read a value read it; `masks` maps a value `(B, T, ...)` to the input `(B, T)` that
+    is 0 where a token is padding. Memory is that of one batch, of the histograms and of the rows, however many
+    samples there are. SampleError where a sample makes an activation NaN or Inf, with the samples' numbers.
     """
-    seen = Observed(histograms={name: Histogram() for name in histograms}, amax=dict.fromkeys(ranges, 0.0))
-    names = [*histograms, *(name for name in ranges if name not in seen.histograms)]
+    seen = Observed(
+        histograms={name: Histogram() for name in histograms},
+        rows=RowSamples(rows or {}),
+        amax=dict.fromkeys([*histograms, *ranges], 0.0),
+    )
+    names = list(seen.amax)
     session = session_from(_with_outputs(model, names).SerializeToString(), "speed")
     start = time.perf_counter()
     for batch in batches:
         arrays = session.run(names, batch.feeds)
+        wanted = seen.rows.wanted(batch.feeds)
         for name, array in zip(names, arrays, strict=True):
+            kept = batch.feeds[masks[name]] if masks and name in masks else None
             try:
-                _see(seen, name, array)
+                _see(seen, name, array, kept)
             except ValueError as error:
                 raise SampleError(
                     f"{error} at {name!r}, in one of the samples {', '.join(map(str, batch.indices))}",
                     fix="Does the FP32 model itself give NaN or Inf there?",
                 ) from None
+            seen.rows.add(name, array, wanted, len(batch.indices), kept)
         seen.samples += len(batch.indices)
         progress(seen.samples)
     seen.wall_s = time.perf_counter() - start
     return seen
 
 
-def _see(seen: Observed, name: str, array: Array) -> None:
-    if name in seen.histograms:
-        seen.histograms[name].add(array)
-    if name in seen.amax:
-        # fmax passes NaN by; a range of a mask may be infinite, and the caller decides what that means.
-        largest = np.fmax(-np.fmin.reduce(array, axis=None), np.fmax.reduce(array, axis=None)) if array.size else 0
-        seen.amax[name] = max(seen.amax[name], float(largest))
+def _see(seen: Observed, name: str, array: Array, kept: Array | None) -> None:
+    amax = largest(array)
+    histogram = seen.histograms.get(name)
+    if histogram is None:
+        # A NaN is passed by; a range of a mask may be infinite, and the caller decides what that means.
+        finite = float(np.fmax.reduce(np.abs(array), axis=None)) if math.isnan(amax) else amax
+        seen.amax[name] = max(seen.amax[name], 0.0 if math.isnan(finite) else finite)
+        return
+    seen.amax[name] = max(seen.amax[name], amax)
+    if kept is None or kept.all():
+        histogram.add(array, amax=amax)
+        return
+    if not math.isfinite(amax):
+        raise ValueError("the activations are not finite")
+    for row, tokens in zip(array, kept != 0, strict=True):
+        histogram.add(row[tokens][None])
 
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

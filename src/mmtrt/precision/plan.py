@@ -19,7 +19,9 @@ import onnx_ir as ir
 
 from mmtrt.precision.graph import MacNode, constant, module_of
 
-__all__ = ["Kept", "Plan", "make_plan"]
+__all__ = ["COVERAGES", "Kept", "Plan", "make_plan"]
+
+COVERAGES = ("default", "full")
 
 _SHAPE_OPS = {"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Flatten", "Cast", "Slice"}
 
@@ -54,28 +56,33 @@ def _name(value: ir.Value | None) -> str:
     return value.name or ""
 
 
-def make_plan(nodes: list[MacNode], *, keep: Collection[str] = ()) -> Plan:
-    """Apply the rules above; `keep` names nodes or modules that stay float whatever the rules say."""
+def make_plan(nodes: list[MacNode], *, keep: Collection[str] = (), coverage: str = "default") -> Plan:
+    """Apply the rules above; `keep` names nodes or modules that stay float whatever the rules say.
+
+    With `coverage` "full" rules 2 to 4 are left out: every product is quantised, and nothing but products.
+    """
+    full = coverage == "full"
     chosen: list[MacNode] = []
     kept: list[Kept] = []
     for mac in nodes:
-        why = _why_not(mac, keep)
+        why = _why_not(mac, keep, full=full)
         if why:
             kept.append(Kept(node=mac.name, module=module_of(mac.node), precision="fp16", why=why))
         else:
             chosen.append(mac)
-    return Plan(nodes=tuple(chosen), residuals=tuple(_residuals(chosen)), kept=tuple(kept))
+    residuals = () if full else tuple(_residuals(chosen))
+    return Plan(nodes=tuple(chosen), residuals=residuals, kept=tuple(kept))
 
 
-def _why_not(mac: MacNode, keep: Collection[str]) -> str | None:
-    if mac.weight is None:
+def _why_not(mac: MacNode, keep: Collection[str], *, full: bool) -> str | None:
+    if any(value is None for value in mac.node.inputs[:2]):
+        return "it lacks an operand"
+    if mac.weight is None and not full:
         return "a product of two activations"
     module = module_of(mac.node)
     if mac.name in keep or any(module == k or module.startswith(f"{k}.") for k in keep):
         return "asked to be kept"
-    if any(value is None for value in mac.node.inputs[:2]) or mac.node.inputs[1 - mac.weight] is None:
-        return "it lacks an operand"
-    if _reaches_output(mac.node.outputs[0]):
+    if _reaches_output(mac.node.outputs[0]) and not full:
         return "the last layer before an output"
     return None
 

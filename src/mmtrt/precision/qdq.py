@@ -19,10 +19,14 @@ from mmtrt.precision.plan import Plan
 from mmtrt.precision.scales import int8_scale, quantize, weight_scales
 from mmtrt.tensors import Array
 
-__all__ = ["insert_qdq"]
+__all__ = ["add_to_bias", "insert_qdq", "quantised_weight"]
 
 
-def insert_qdq(model: ir.Model, plan: Plan, amax: Mapping[str, float]) -> None:
+Stored = Mapping[ir.Node, "tuple[Array, Array]"]
+"""Codes and scales of the weights that were made already, by the node that reads them."""
+
+
+def insert_qdq(model: ir.Model, plan: Plan, amax: Mapping[str, float], stored: Stored | None = None) -> None:
     """Insert Q/DQ in place; `amax` gives the threshold of each value that the plan names."""
     graph = model.graph
     pairs: dict[str, ir.Value] = {}
@@ -30,7 +34,7 @@ def insert_qdq(model: ir.Model, plan: Plan, amax: Mapping[str, float]) -> None:
     for mac in plan.nodes:
         for index in mac.activations:
             _quantise_use(graph, mac.node, index, amax, pairs)
-        _quantise_weight(graph, mac, weights)
+        _quantise_weight(graph, mac, weights, (stored or {}).get(mac.node))
     for node, index in plan.residuals:
         _quantise_use(graph, node, index, amax, pairs)
     _drop_unused(model)
@@ -67,7 +71,9 @@ def _pair(graph: ir.Graph, value: ir.Value, scale: Array) -> ir.Value:
     return dequantized
 
 
-def _quantise_weight(graph: ir.Graph, mac: MacNode, done: dict[tuple[str, int], ir.Value]) -> None:
+def _quantise_weight(
+    graph: ir.Graph, mac: MacNode, done: dict[tuple[str, int], ir.Value], made: tuple[Array, Array] | None
+) -> None:
     if mac.weight is None or mac.channel_axis is None:
         return
     value = mac.node.inputs[mac.weight]
@@ -75,23 +81,25 @@ def _quantise_weight(graph: ir.Graph, mac: MacNode, done: dict[tuple[str, int], 
     assert value is not None and array is not None  # noqa: S101, PT018 -- a weighted node has one
     key = (value.name or "", mac.channel_axis)
     if key not in done:
-        try:
-            scale = weight_scales(array, mac.channel_axis)
-        except ValueError as error:
-            raise ModelError(f"node {mac.name!r}: {error}", fix="The checkpoint itself is broken.") from None
-        done[key] = _stored(
-            graph,
-            mac,
-            array,
-            scale,
-            name=f"{key[0]}.{mac.channel_axis}" if key[0] in {k for k, _ in done} else key[0],
-        )
+        codes, scale = made or quantised_weight(mac, array)
+        name = f"{key[0]}.{mac.channel_axis}" if key[0] in {k for k, _ in done} else key[0]
+        done[key] = _stored(graph, mac, codes, scale, name=name)
     mac.node.replace_input_with(mac.weight, done[key])
+
+
+def quantised_weight(mac: MacNode, array: Array) -> tuple[Array, Array]:
+    """Return codes, of the weight's shape, and scales `(C,)`; ModelError where the weight is not finite."""
+    axis = mac.channel_axis or 0
+    try:
+        scale = weight_scales(array, axis)
+    except ValueError as error:
+        raise ModelError(f"node {mac.name!r}: {error}", fix="The checkpoint itself is broken.") from None
+    return quantize(array, scale, axis), scale
 
 
 def _stored(graph: ir.Graph, mac: MacNode, array: Array, scale: Array, *, name: str) -> ir.Value:
     axis = mac.channel_axis or 0
-    codes = _initializer(graph, f"{name}.int8", quantize(array, scale, axis))
+    codes = _initializer(graph, f"{name}.int8", array)
     step = _initializer(graph, f"{name}.scale", scale)
     zero = _initializer(graph, f"{name}.zero_point", np.zeros(scale.shape, dtype=np.int8))
     dequantized = _value(f"{name}.dequantized", ir.DataType.FLOAT, ir.Shape(array.shape))
@@ -107,6 +115,35 @@ def _stored(graph: ir.Graph, mac: MacNode, array: Array, scale: Array, *, name: 
         node.metadata_props[MODULE_KEY] = mac.node.metadata_props[MODULE_KEY]
     graph.insert_before(mac.node, node)
     return dequantized
+
+
+def add_to_bias(graph: ir.Graph, mac: MacNode, shift: Array) -> bool:
+    """Add `(N,)` to the bias of a node: its own third input, or that of the Add behind it; False where it has none."""
+    node, index = _bias_of(mac)
+    if node is None:
+        return False
+    value = node.inputs[index]
+    bias = constant(value)
+    assert value is not None and bias is not None  # noqa: S101, PT018 -- _bias_of looked
+    made = _initializer(graph, f"{mac.name}.corrected_bias", (bias + shift.reshape(bias.shape)).astype(np.float32))
+    node.replace_input_with(index, made)
+    return True
+
+
+def _bias_of(mac: MacNode) -> tuple[ir.Node | None, int]:
+    columns = mac.node.outputs[0].shape[-1] if mac.node.outputs[0].shape else None
+    if mac.node.op_type in {"Conv", "Gemm"} and len(mac.node.inputs) > 2:
+        bias = constant(mac.node.inputs[2])
+        weight = mac.node.inputs[mac.weight or 0]
+        rows = weight.shape[mac.channel_axis or 0] if weight is not None and weight.shape else None
+        return (mac.node, 2) if bias is not None and bias.size == rows else (None, 0)
+    uses = list(mac.node.outputs[0].uses())
+    if mac.node.op_type == "MatMul" and mac.weight == 1 and len(uses) == 1 and uses[0][0].op_type == "Add":
+        add, index = uses[0]
+        bias = constant(add.inputs[1 - index])
+        if bias is not None and bias.size == columns and bias.shape[-1] == columns:
+            return (add, 1 - index)
+    return (None, 0)
 
 
 def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:

@@ -1,73 +1,19 @@
-"""Thresholds from histograms, and INT8 scales: symmetric, per tensor or per channel."""
+"""INT8 scales and codes: symmetric, per tensor or per channel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from mmtrt.precision.histogram import BINS, Histogram, edges
+from mmtrt.machine import available_cores
 from mmtrt.tensors import Array
 
-__all__ = ["METHODS", "int8_scale", "quantize", "threshold", "weight_scales"]
+__all__ = ["LEVELS", "dequantized", "int8_scale", "quantize", "weight_scales"]
 
 LEVELS = 127
 """Largest INT8 code; -128 is left out, so that the range is symmetric and TensorRT's rule for weights holds."""
-
-_PERCENTILE = 99.99
-
-
-# ------------------------------------------------------------------------------------------------- thresholds
-
-
-def _max(histogram: Histogram) -> float:
-    return histogram.amax
-
-
-def _percentile(histogram: Histogram) -> float:
-    total = int(histogram.counts.sum())
-    seen = np.cumsum(histogram.counts)
-    index = int(np.searchsorted(seen, total * (_PERCENTILE / 100)))
-    return min(histogram.amax, float(edges()[min(index + 1, BINS)]))
-
-
-def _mse(histogram: Histogram) -> float:
-    """Threshold with the least mean squared error of 8-bit symmetric quantization.
-
-    Values below half a step vanish, values up to the threshold carry the uniform error step^2 / 12, values
-    beyond are clipped (Banner et al. 2019, arXiv:1810.05723, section 3).
-    """
-    used = np.flatnonzero(histogram.counts)
-    if not used.size or histogram.amax == 0:
-        return histogram.amax
-    grid = edges()
-    counts = histogram.counts[used].astype(np.float64)
-    centre = np.minimum((grid[used] + grid[used + 1]) / 2, histogram.amax)
-    n, s, q = (np.concatenate([[0.0], np.cumsum(counts * centre**power)]) for power in (0, 1, 2))
-    candidates = histogram.amax * np.linspace(1.0, 0.02, 197)
-    step = candidates / LEVELS
-    vanish = np.searchsorted(centre, step / 2)
-    clip = np.searchsorted(centre, candidates)
-    error = (
-        q[vanish]
-        + (n[clip] - n[vanish]) * step**2 / 12
-        + (q[-1] - q[clip])
-        - 2 * candidates * (s[-1] - s[clip])
-        + candidates**2 * (n[-1] - n[clip])
-    )
-    return float(candidates[int(np.argmin(error))])
-
-
-METHODS: Mapping[str, Callable[[Histogram], float]] = {"max": _max, "mse": _mse, "percentile": _percentile}
-
-
-def threshold(histogram: Histogram, method: str) -> float:
-    """Return the |value| that INT8's largest code stands for; `method` is one of METHODS."""
-    return METHODS[method](histogram)
-
-
-# ----------------------------------------------------------------------------------------------------- scales
 
 
 def int8_scale(amax: Any) -> Array:
@@ -85,15 +31,26 @@ def int8_scale(amax: Any) -> Array:
 
 def quantize(array: Array, scale: Array, axis: int | None = None) -> Array:
     """Return int8 codes in -127 to 127, rounded half to even as ONNX's QuantizeLinear does."""
-    shaped = scale
-    if axis is not None:
-        shape = [1] * array.ndim
-        shape[axis] = -1
-        shaped = scale.reshape(shape)
-    return np.clip(np.rint(array.astype(np.float32) / shaped), -LEVELS, LEVELS).astype(np.int8)
+    scaled = array.astype(np.float32) / _along(scale, axis, array.ndim)
+    return np.clip(np.rint(scaled, out=scaled), -LEVELS, LEVELS, out=scaled).astype(np.int8)
 
 
-_SHRINK = np.linspace(1.0, 0.6, 21)
+def dequantized(codes: Array, scale: Array, axis: int | None = None) -> Array:
+    """Return what codes stand for, float32."""
+    return np.asarray(codes.astype(np.float32) * _along(scale, axis, codes.ndim), dtype=np.float32)
+
+
+def _along(scale: Array, axis: int | None, rank: int) -> Array:
+    if axis is None:
+        return scale
+    shape = [1] * rank
+    shape[axis] = -1
+    return scale.reshape(shape)
+
+
+_SHRINK = np.linspace(1.0, 0.6, 11)
+_BLOCK = 1 << 16
+"""Elements worked on at a time: what a core's cache holds."""
 
 
 def weight_scales(weight: Array, axis: int) -> Array:
@@ -101,13 +58,26 @@ def weight_scales(weight: Array, axis: int) -> Array:
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float32)
     if not np.isfinite(rows).all():
         raise ValueError("the weight is not finite")
+    step = max(1, _BLOCK // max(1, rows.shape[1]))
+    blocks = [rows[first : first + step] for first in range(0, len(rows), step)]
+    with ThreadPoolExecutor(available_cores()) as pool:
+        return np.concatenate([np.zeros(0, dtype=np.float32), *pool.map(_best_scales, blocks)])
+
+
+def _best_scales(rows: Array) -> Array:
     amax = np.abs(rows).max(axis=1, initial=0.0)
     best = int8_scale(amax)
     least = np.full(len(rows), np.inf)
+    error = np.empty_like(rows)
     for shrink in _SHRINK:
         scale = int8_scale(amax * np.float32(shrink))
-        error = np.square(quantize(rows, scale, 0) * scale[:, None] - rows, dtype=np.float64).sum(axis=1)
-        better = error < least
-        least = np.where(better, error, least)
+        np.divide(rows, scale[:, None], out=error)
+        np.rint(error, out=error)
+        np.clip(error, -LEVELS, LEVELS, out=error)
+        error *= scale[:, None]
+        error -= rows
+        lost = np.einsum("ck,ck->c", error, error)
+        better = lost < least
+        least = np.where(better, lost, least)
         best = np.where(better, scale, best)
     return best.astype(np.float32)

@@ -1,0 +1,205 @@
+"""What a weighted node multiplies its weight with: a few rows of each sample, kept while the set passes by.
+
+A row is what meets one column of the weight: a token for a product, a window for a convolution. Rows tell what a
+threshold or a changed weight does to the node's result, which a histogram of its input can't.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mmtrt.precision.graph import MacNode, attribute, constant
+from mmtrt.tensors import Array
+
+__all__ = ["Geometry", "RowSamples", "from_matrix", "geometry", "weight_matrix"]
+
+_SAMPLES = 128
+_ROWS = 4
+"""Rows kept of one sample and node: with _SAMPLES samples, 512 a node."""
+
+_ODD = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F], dtype=np.uint64)
+"""Odd multipliers that spread checksums evenly (Knuth 1998, The Art of Computer Programming 3, 6.4)."""
+
+_Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How rows lie in an activation: along `axis` for a product; as windows of `kernel` for a convolution."""
+
+    axis: int = -1
+    kernel: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    pads: tuple[int, ...] = ()
+
+
+def geometry(mac: MacNode) -> Geometry | None:
+    """Return how a node reads its activation; None where its rows are not kept (grouped, 1-D, 3-D, no plain matrix)."""
+    weight = constant(mac.node.inputs[mac.weight]) if mac.weight is not None else None
+    if weight is None:
+        return None
+    if mac.node.op_type == "Conv":
+        return _windows(mac, weight)
+    if mac.node.op_type == "Gemm":
+        transposed = attribute(mac.node, "transA" if mac.weight == 1 else "transB", 0)
+        return Geometry(axis=(0 if transposed else 1) if mac.weight == 1 else (1 if transposed else 0))
+    if mac.node.op_type == "MatMul" and weight.ndim == 2:
+        return Geometry(axis=-1 if mac.weight == 1 else -2)
+    return None
+
+
+def _windows(mac: MacNode, weight: Array) -> Geometry | None:
+    attributes = mac.node.attributes
+    if weight.ndim != 4 or attribute(mac.node, "group", 1) != 1:
+        return None
+    auto_pad = attributes.get("auto_pad")
+    if auto_pad is not None and auto_pad.value not in {"NOTSET", "VALID"}:
+        return None
+
+    def ints(name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        found = attributes.get(name)
+        return default if found is None else tuple(int(i) for i in found.value)
+
+    return Geometry(
+        axis=1,
+        kernel=weight.shape[2:],
+        strides=ints("strides", (1, 1)),
+        dilations=ints("dilations", (1, 1)),
+        pads=ints("pads", (0, 0, 0, 0)),
+    )
+
+
+def weight_matrix(mac: MacNode, weight: Array) -> _Float32:
+    """Return a weight as `(K, N)`: rows times it are the node's results, bias left out."""
+    if mac.node.op_type == "Conv":
+        return np.asarray(weight.reshape(weight.shape[0], -1).T, dtype=np.float32)
+    return np.asarray(weight.T if _turned(mac) else weight, dtype=np.float32)
+
+
+def from_matrix(mac: MacNode, matrix: _Float32, shape: tuple[int, ...]) -> _Float32:
+    """Return a `(K, N)` matrix in the weight's own shape: the inverse of `weight_matrix`."""
+    if mac.node.op_type == "Conv":
+        return np.ascontiguousarray(matrix.T).reshape(shape)
+    return np.ascontiguousarray(matrix.T if _turned(mac) else matrix)
+
+
+def _turned(mac: MacNode) -> bool:
+    """Tell whether a product's weight is stored as `(N, K)`."""
+    if mac.node.op_type == "Gemm":
+        return bool(attribute(mac.node, "transB", 0)) if mac.weight == 1 else not attribute(mac.node, "transA", 0)
+    return mac.weight != 1
+
+
+class RowSamples:
+    """Keeps rows of at most `_SAMPLES` samples: those whose content has the smallest checksums.
+
+    So the choice depends on neither order nor batching, and that of two sets together follows from that of each.
+    """
+
+    def __init__(self, uses: Mapping[str, Sequence[Geometry]]) -> None:
+        self.uses = {name: tuple(dict.fromkeys(wanted)) for name, wanted in uses.items()}
+        self._kept: dict[int, dict[tuple[str, Geometry], _Float32]] = {}
+
+    def wanted(self, feeds: Mapping[str, Array]) -> Wanted:
+        """Return, of a batch, the samples to keep; what they displace is dropped."""
+        found: dict[int, int] = {}
+        for index in range(len(next(iter(feeds.values()))) if self.uses else 0):
+            digest = 0
+            for name in sorted(feeds):
+                digest = zlib.crc32(np.ascontiguousarray(feeds[name][index]).data, digest)
+            if digest in self._kept or (len(self._kept) == _SAMPLES and digest > max(self._kept)):
+                continue
+            self._kept[digest] = {}
+            found[digest] = index
+            if len(self._kept) > _SAMPLES:
+                worst = max(self._kept)
+                del self._kept[worst]
+                found.pop(worst, None)
+        return Wanted.of(found)
+
+    def add(self, name: str, array: Array, wanted: Wanted, size: int, kept: Array | None = None) -> None:
+        """Keep rows of an activation of a batch of `size` samples; `kept` `(B, T)` is 0 where a token is padding."""
+        if not wanted.digests:
+            return
+        for how in self.uses.get(name, ()):
+            rows = _windows_of(array, how, wanted) if how.kernel else _tokens_of(array, how, wanted, size, kept)
+            for digest, own in zip(wanted.digests, rows, strict=False):
+                if own.size:
+                    self._kept[digest][name, how] = own
+
+    def rows(self, name: str, how: Geometry) -> _Float32:
+        """Return the rows kept of a use, `(R, K)` float32, in the order of the checksums."""
+        found = [self._kept[d][name, how] for d in sorted(self._kept) if (name, how) in self._kept[d]]
+        return np.concatenate(found) if found else np.zeros((0, 0), dtype=np.float32)
+
+    def merge(self, other: RowSamples) -> None:
+        """Take in what another set's pass kept."""
+        both = {**self._kept, **other._kept}
+        self._kept = {digest: both[digest] for digest in sorted(both)[:_SAMPLES]}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Samples of a batch to keep: checksums, places in the batch, and where in each to look, `(n, _ROWS)` in 0..1."""
+
+    digests: tuple[int, ...]
+    places: npt.NDArray[np.int64]
+    looks: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, found: Mapping[int, int]) -> Wanted:
+        """Take checksum -> place; a sample's checksum also says where to look in it, one row from each quarter."""
+        digests = np.array(list(found), dtype=np.uint64)
+        mixed = (digests[:, None] * _ODD[None, :]) % np.uint64(1 << 32)
+        looks = (np.arange(_ROWS) + mixed / float(1 << 32)) / _ROWS
+        return cls(tuple(found), np.array(list(found.values()), dtype=np.int64), looks)
+
+
+def _tokens_of(array: Array, how: Geometry, wanted: Wanted, size: int, kept: Array | None) -> Sequence[_Float32]:
+    """Return `_ROWS` rows of each wanted sample, fewer where it has fewer: none where all of it is padding."""
+    rows = np.moveaxis(array, how.axis, -1)
+    if not array.size or math.prod(rows.shape[:-1]) % size:
+        return ()
+    rows = rows.reshape(size, -1, rows.shape[-1])
+    count = np.full(len(wanted.places), rows.shape[1])
+    order = None
+    if kept is not None and kept.shape[1] == rows.shape[1]:
+        own = kept[wanted.places] != 0
+        count, order = own.sum(axis=1), np.argsort(~own, axis=1, kind="stable")
+    few = np.minimum(np.arange(_ROWS), np.maximum(count[:, None] - 1, 0))
+    tokens = np.where(count[:, None] < _ROWS, few, (wanted.looks * count[:, None]).astype(np.int64))
+    if order is not None:
+        tokens = np.take_along_axis(order, tokens, axis=1)
+    found = np.asarray(rows[wanted.places[:, None], tokens], dtype=np.float32)
+    return [own[:n] for own, n in zip(found, count, strict=True)]
+
+
+def _windows_of(array: Array, how: Geometry, wanted: Wanted) -> Sequence[_Float32]:
+    """Return `_ROWS` windows of each wanted sample, zeros beyond the border."""
+    sides = array.shape[2:]
+    outs = [
+        (side + how.pads[i] + how.pads[i + 2] - (how.kernel[i] - 1) * how.dilations[i] - 1) // how.strides[i] + 1
+        for i, side in enumerate(sides)
+    ]
+    total = math.prod(outs)
+    places = (
+        (wanted.looks * total).astype(np.int64) if total >= _ROWS else np.arange(total) + wanted.places[:, None] * 0
+    )
+    lines, inside = [], []
+    for i, place in enumerate((places // outs[1], places % outs[1])):
+        line = (place * how.strides[i] - how.pads[i])[:, :, None] + np.arange(how.kernel[i]) * how.dilations[i]
+        inside.append((line >= 0) & (line < sides[i]))
+        lines.append(np.clip(line, 0, sides[i] - 1))
+    there = inside[0][..., :, None] & inside[1][..., None, :]
+    index = (wanted.places[:, None, None, None], slice(None), lines[0][..., :, None], lines[1][..., None, :])
+    # An index array on each side of a slice puts the slice's axis last.
+    windows = np.where(there[..., None], array[index], np.float32(0))
+    count = len(wanted.places)
+    return list(np.moveaxis(windows, -1, 2).reshape(count, places.shape[1], -1).astype(np.float32, copy=False))

@@ -1,0 +1,236 @@
+"""Thresholds, weights and biases that lose least of what each layer computes, judged on rows of its real inputs.
+
+1. `auto` thresholds: of what the methods propose, and of a line search around the best, the one under which the
+   results of all layers that read the value change least. A histogram can't tell: clipping moves many results
+   the same way, rounding moves them here and there.
+2. Compensated weights: the input's rounding noise is white, the input itself is not. A weight that is shrunk where
+   the input has less energy than the noise passes less of it: W' = (C + s I)^-1 C W, C the rows' covariance and s the
+   noise's variance (ridge regression with errors in variables; Hastie, Tibshirani, Friedman 2009, 3.4.1).
+3. Bias correction: what is lost on average goes into the bias (Nagel et al. 2019, arXiv:1906.04721, section 4.2).
+
+Everything follows from one pass over the calibration set.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from mmtrt.precision.graph import MacNode, constant
+from mmtrt.precision.histogram import Histogram
+from mmtrt.precision.observe import Observed
+from mmtrt.precision.plan import Plan
+from mmtrt.precision.qdq import quantised_weight
+from mmtrt.precision.rows import Geometry, from_matrix, geometry, weight_matrix
+from mmtrt.precision.scales import dequantized, int8_scale, quantize
+from mmtrt.precision.thresholds import METHODS, threshold
+from mmtrt.tensors import Array
+
+__all__ = ["Layer", "Threshold", "Tuned", "bias_shift", "choose", "compensated", "reading", "tune"]
+
+_Float32 = npt.NDArray[np.float32]
+_AROUND = (0.7, 0.8, 0.9, 1.12, 1.25, 1.45)
+_SKETCH = 64
+_JUDGING = 256
+_RIDGES = (0.0, 2.0, 16.0, 128.0)
+_HELD_OUT = 4
+_BLOCK = 16
+"""Every fourth block of rows judges, the others fit: rows of one sample are too alike to be on both sides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One use of a value: rows `(R, K)` of it and the weight `(K, N)` that they meet."""
+
+    rows: _Float32
+    weight: _Float32
+    sketch: _Float32 = field(init=False, repr=False)
+    """The weight seen from _SKETCH random directions: squared norms of results are kept on average."""
+    thinned: int = field(init=False, repr=False)
+    signal: float = field(init=False, repr=False)
+    """Every so manieth row judges thresholds; the squared norm of those rows' results."""
+
+    def __post_init__(self) -> None:
+        columns = self.weight.shape[1]
+        if columns <= _SKETCH:
+            sketch = self.weight
+        else:
+            signs = np.random.default_rng(columns).choice([-1.0, 1.0], (columns, _SKETCH)).astype(np.float32)
+            sketch = self.weight @ (signs / np.float32(np.sqrt(_SKETCH)))
+        thinned = max(1, len(self.rows) // _JUDGING)
+        signal = float(np.square(self.rows[::thinned] @ sketch, dtype=np.float64).sum()) if self.rows.size else 0.0
+        object.__setattr__(self, "sketch", sketch)
+        object.__setattr__(self, "thinned", thinned)
+        object.__setattr__(self, "signal", max(signal, 1e-30))
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A threshold, the method that proposed it, and the noise that it brings into the layers' results, relative."""
+
+    value: float
+    method: str
+    noise: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """Thresholds by value name, codes and scales of changed weights by node, and what to add to biases."""
+
+    chosen: dict[str, Threshold]
+    weights: dict[ir.Node, tuple[Array, Array]]
+    biases: list[tuple[MacNode, Array]]
+
+    @property
+    def amax(self) -> dict[str, float]:
+        """Thresholds alone."""
+        return {name: found.value for name, found in self.chosen.items()}
+
+
+def reading(plan: Plan) -> dict[str, list[Geometry]]:
+    """Return how the planned nodes read each value: what `observe` keeps rows by."""
+    uses: dict[str, list[Geometry]] = {}
+    for mac in plan.nodes:
+        how = geometry(mac)
+        if how is not None:
+            uses.setdefault(_input_name(mac), []).append(how)
+    return uses
+
+
+def tune(plan: Plan, seen: Observed, method: str, refine: Collection[str]) -> Tuned:
+    """Choose a threshold for each value of the plan, then change weights and biases as `refine` says."""
+    readers: dict[str, list[MacNode]] = {}
+    for mac in plan.nodes:
+        if geometry(mac) is not None:
+            readers.setdefault(_input_name(mac), []).append(mac)
+    shared = Counter(_weight(mac).name for mac in plan.nodes if mac.weight is not None)
+    chosen: dict[str, Threshold] = {}
+    weights: dict[ir.Node, tuple[Array, Array]] = {}
+    biases: list[tuple[MacNode, Array]] = []
+    for name in plan.values():
+        # One value at a time, so that the rows' and the weights' copies of one are held, not those of all.
+        layers = {mac: _layer(mac, seen, name) for mac in readers.get(name, ())} if method == "auto" or refine else {}
+        chosen[name] = choose(seen.histograms[name], method, list(layers.values()))
+        for mac, layer in layers.items():
+            if not layer.rows.size or shared[_weight(mac).name] > 1:
+                continue
+            amax = chosen[name].value
+            weight = compensated(layer, amax) if "compensate" in refine else layer.weight
+            array = from_matrix(mac, weight, _array(mac).shape)
+            codes, scale = weights[mac.node] = quantised_weight(mac, array)
+            if "bias" in refine:
+                stored = weight_matrix(mac, dequantized(codes, scale, mac.channel_axis))
+                biases.append((mac, bias_shift(layer, amax, stored)))
+    return Tuned(chosen, weights, biases)
+
+
+def _layer(mac: MacNode, seen: Observed, name: str) -> Layer:
+    how = geometry(mac)
+    assert how is not None  # noqa: S101 -- only nodes with a geometry get here
+    return Layer(rows=seen.rows.rows(name, how), weight=weight_matrix(mac, _array(mac)))
+
+
+def _array(mac: MacNode) -> Array:
+    array = constant(_weight(mac))
+    assert array is not None  # noqa: S101 -- a weighted node's weight is a constant
+    return array
+
+
+def _input_name(mac: MacNode) -> str:
+    value = mac.node.inputs[mac.activations[0]]
+    return (value.name or "") if value is not None else ""
+
+
+def _weight(mac: MacNode) -> ir.Value:
+    value = mac.node.inputs[mac.weight] if mac.weight is not None else None
+    assert value is not None  # noqa: S101 -- asked of weighted nodes only
+    return value
+
+
+def choose(histogram: Histogram, method: str, layers: Sequence[Layer]) -> Threshold:
+    """Return the threshold of a value by a method, or, for `auto`, the one that its layers lose least with."""
+    if method != "auto":
+        return Threshold(threshold(histogram, method), method)
+    judges = [layer for layer in layers if layer.rows.size]
+    if not judges or histogram.amax == 0:
+        return Threshold(threshold(histogram, "mse"), "mse")
+    proposed = {name: threshold(histogram, name) for name in METHODS}
+    noise = {name: _noise(value, judges) for name, value in proposed.items() if value > 0}
+    best = min(noise, key=lambda name: noise[name])
+    found = Threshold(proposed[best], best, noise[best])
+    for factor in _AROUND:
+        value = min(proposed[best] * factor, histogram.amax)
+        lost = _noise(value, judges)
+        if lost < (found.noise or 0.0):
+            found = Threshold(value, best, lost)
+    return found
+
+
+def _noise(amax: float, layers: Sequence[Layer]) -> float:
+    """Mean over the layers of the power that INT8 inputs add to the results, relative to the results' own."""
+    scale = int8_scale(amax)
+    total = 0.0
+    for layer in layers:
+        rows = layer.rows[:: layer.thinned]
+        error = quantize(rows, scale) * scale - rows
+        total += float(np.square(error @ layer.sketch, dtype=np.float64).sum()) / layer.signal
+    return total / len(layers)
+
+
+def compensated(layer: Layer, amax: float) -> _Float32:
+    """Return the weight that passes least of the input's INT8 noise, `(K, N)`; as it was where that gains nothing.
+
+    The covariance is known from the rows alone. Directions that they don't show get an assumed energy of so many
+    times the noise's, chosen, like whether to change anything, by rows that were left out.
+    """
+    rows = layer.rows
+    if len(rows) < 2 * _HELD_OUT * _BLOCK or amax <= 0:
+        return layer.weight
+    judge = np.arange(len(rows)) // _BLOCK % _HELD_OUT == 0
+    scale = int8_scale(amax)
+    noise = float(np.square(quantize(rows, scale) * scale - rows, dtype=np.float64).mean())
+    if noise <= 0:
+        return layer.weight
+    fit, judging = _Filter(rows[~judge], noise), rows[judge]
+    changes = {ridge: fit.change(layer.sketch, ridge) for ridge in _RIDGES}
+    expected = {ridge: _expected(judging, layer.sketch, change, noise) for ridge, change in changes.items()}
+    ridge = min(expected, key=lambda r: expected[r])
+    if expected[ridge] >= _expected(judging, layer.sketch, np.zeros_like(layer.sketch), noise):
+        return layer.weight
+    return layer.weight + _Filter(rows, noise).change(layer.weight, ridge)
+
+
+def _expected(judging: _Float32, sketch: _Float32, change: _Float32, noise: float) -> float:
+    """Return the expected squared error of the judging rows' results: what is bent, and what noise passes."""
+    bent = float(np.square(judging @ change, dtype=np.float64).sum())
+    return bent + len(judging) * noise * float(np.square(sketch + change, dtype=np.float64).sum())
+
+
+class _Filter:
+    """What rows `(R, K)` under white noise of a variance make of a weight."""
+
+    def __init__(self, rows: _Float32, noise: float) -> None:
+        self._rows = rows
+        self._noise = noise
+        # In double: the rows' energy is 10,000 times the noise's and more.
+        self._gram = (rows @ rows.T).astype(np.float64)
+
+    def change(self, weight: _Float32, ridge: float) -> _Float32:
+        """Return W' - W for a covariance of C = rows' rows / R + ridge * noise * I, by the R x R system (Woodbury)."""
+        gram = self._gram.copy()
+        gram[np.diag_indices(len(gram))] += len(gram) * self._noise * (1 + ridge)
+        solved = np.linalg.solve(gram, (self._rows @ weight).astype(np.float64))
+        seen = self._rows.T @ solved.astype(np.float32)
+        return np.asarray((seen - weight) / np.float32(1 + ridge), dtype=np.float32)
+
+
+def bias_shift(layer: Layer, amax: float, stored: _Float32) -> _Float32:
+    """Return what to add to the bias, `(N,)`: the mean of what INT8 inputs and the stored weight lose."""
+    scale = int8_scale(amax)
+    taken = np.asarray(quantize(layer.rows, scale) * scale, dtype=np.float32)
+    return np.asarray(layer.rows.mean(axis=0) @ layer.weight - taken.mean(axis=0) @ stored, dtype=np.float32)
