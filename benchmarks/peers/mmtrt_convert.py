@@ -1,0 +1,25 @@
+"""mmtrt's own conversion, FP16 or INT8, as a tool among the others."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import feeds
+
+from mmtrt.precision.convert import PrecisionOptions, convert
+
+
+def run(model: Path, target: Path, samples: Path, count: int, batch: int, method: str) -> dict[str, Any]:  # noqa: ARG001
+    """Convert; `method` is `fp16`, or words for INT8: calibration method, coverage, refinements."""
+    options = PrecisionOptions(precision="fp16")
+    if method != "fp16":
+        threshold, coverage, *refine = method.split()
+        options = PrecisionOptions(precision="int8", method=threshold, coverage=coverage, refine=tuple(refine))
+    made = convert(model, target, options, samples=str(samples), count=count)
+    return {"calibration": asdict(made.calibration) if made.calibration else None}
+
+
+if __name__ == "__main__":
+    feeds.main(run)
