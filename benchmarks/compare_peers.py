@@ -39,8 +39,8 @@ from mmtrt.samples import SampleSet, batches, checked, open_set
 
 HERE = Path(__file__).parent
 TOOLS: dict[str, tuple[str, str]] = {
-    "mmtrt": ("mmtrt_convert", "auto full compensate bias"),
-    "mmtrt-default": ("mmtrt_convert", "auto default compensate bias"),
+    "mmtrt": ("mmtrt_convert", "auto full balance bias"),
+    "mmtrt-default": ("mmtrt_convert", "auto default balance bias"),
     "mmtrt-max": ("mmtrt_convert", "max full"),
     "mmtrt-percentile": ("mmtrt_convert", "percentile full"),
     "mmtrt-entropy": ("mmtrt_convert", "entropy full"),
@@ -48,6 +48,8 @@ TOOLS: dict[str, tuple[str, str]] = {
     "mmtrt-auto": ("mmtrt_convert", "auto full"),
     "mmtrt-auto+bias": ("mmtrt_convert", "auto full bias"),
     "mmtrt-auto+compensate": ("mmtrt_convert", "auto full compensate"),
+    "mmtrt-auto+balance": ("mmtrt_convert", "auto full balance"),
+    "mmtrt-all": ("mmtrt_convert", "auto full balance compensate bias"),
     "ort-minmax": ("ort_static", "minmax"),
     "ort-percentile": ("ort_static", "percentile"),
     "ort-entropy": ("ort_static", "entropy"),
@@ -56,7 +58,7 @@ TOOLS: dict[str, tuple[str, str]] = {
     "mmtrt-fp16": ("mmtrt_convert", "fp16"),
     "modelopt-autocast": ("modelopt_tools", "autocast"),
 }
-"""Row -> the script in `peers/` and its method; mmtrt's rows from `max` to `compensate` are its ablation."""
+"""Row -> the script in `peers/` and its method; mmtrt's rows from `max` on are its ablation."""
 
 MODELS = ("vqa-coattention", "vqa-r18-bert", "vqa-r50-bert", "vqa-r101-bert")
 METRICS = {"vqa-coattention": {"answer": ["accuracy"], "match": ["accuracy", "f1"], "generate": ["exact_phrase"]}}

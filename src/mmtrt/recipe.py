@@ -65,7 +65,7 @@ class Precision(_Section):
     build: Annotated[tuple[Literal["fp32", "fp16", "int8"], ...], Field(min_length=1)] = ("fp32", "fp16", "int8")
     method: Literal["auto", "entropy", "max", "mse", "percentile"] = "mse"
     coverage: Literal["default", "full"] = "default"
-    refine: tuple[Literal["compensate", "bias"], ...] = ()
+    refine: tuple[Literal["balance", "compensate", "bias"], ...] = ()
     keep: tuple[str, ...] = ()
 
 

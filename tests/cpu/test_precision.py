@@ -402,6 +402,46 @@ def test_refined_weights_lose_no_more(tmp_path: Path, kind: str) -> None:
     assert loss[REFINEMENTS] > loss[()] - 0.5
 
 
+def test_channels_are_balanced_where_they_differ(tmp_path: Path) -> None:
+    proto = graphs.mlp(np.random.default_rng(0), width=16, layers=3)
+    spread = np.geomspace(0.02, 20, 16).astype(np.float32)
+    samples, fresh = ([{"x": s["x"] * spread + 3} for s in normal((16,), 128, seed)] for seed in (0, 9))
+    loss = {}
+    for refine in ((), ("balance",)):
+        converted = made(proto, tmp_path, samples, precision="int8", method="auto", refine=refine)
+        onnx.checker.check_model(load_model(converted.onnx), full_check=True)
+        loss[refine] = sqnr(tmp_path, converted, fresh)
+    assert loss["balance",] > loss[()] + 3
+
+
+def test_a_balance_behind_a_layer_norm_costs_no_node(tmp_path: Path) -> None:
+    proto = graphs.attention(np.random.default_rng(0), -1e9, width=16)
+    gain = next(t for t in proto.graph.initializer if t.name == "g")
+    gain.CopyFrom(numpy_helper.from_array(np.geomspace(0.05, 5, 16).astype(np.float32), "g"))
+    samples = texts(16, count=128)
+    plain, balanced = (
+        made(proto, tmp_path, samples, precision="int8", method="auto", refine=refine) for refine in ((), ("balance",))
+    )
+    graph = load_model(balanced.onnx).graph
+    assert "n.balanced_scale" in str(sorted(constants_of(load_model(balanced.onnx))))
+    assert not [node.name for node in graph.node if node.name.startswith(("n.balance", "n.shift"))]
+    assert sqnr(tmp_path, balanced, texts(16, count=40)) > 20
+    assert plain.onnx == balanced.onnx
+
+
+def test_padding_with_zeros_forbids_a_shift(tmp_path: Path) -> None:
+    proto = graphs.residual_cnn(np.random.default_rng(0))
+    spread = np.array([0.05, 1, 20], dtype=np.float32)[:, None, None]
+    samples, fresh = ([{"x": s["x"] * spread + 1} for s in normal((3, 12, 12), 64, seed)] for seed in (0, 9))
+    converted = made(
+        proto, tmp_path, samples, precision="int8", method="auto", coverage="full", refine=("balance", "bias")
+    )
+    names = [node.name for node in load_model(converted.onnx).graph.node]
+    assert "x.balance.mul" in names
+    assert "x.shift.add" not in names
+    assert sqnr(tmp_path, converted, fresh) > 20
+
+
 def test_a_bias_takes_up_the_mean_error_wherever_it_stands(tmp_path: Path) -> None:
     proto = graphs.mlp(np.random.default_rng(0), width=8, layers=3)
     shifted = [{"x": sample["x"] * 0.1 + 5} for sample in normal((8,), count=128)]

@@ -46,9 +46,11 @@ NEED_EXTRAS = (
     "mmtrt.pipeline.run",
     "mmtrt.pipeline.sides",
     "mmtrt.pipeline.sources",
+    "mmtrt.pipeline.structure",
     "mmtrt.precision.*",
     "mmtrt.runtimes.eager",
     "mmtrt.runtimes.ort",
+    "mmtrt.zoo.bert",
     "mmtrt.zoo.card",
     "mmtrt.zoo.encoders",
     "mmtrt.zoo.evaluate",
@@ -57,7 +59,9 @@ NEED_EXTRAS = (
     "mmtrt.zoo.loop",
     "mmtrt.zoo.macs",
     "mmtrt.zoo.pictures",
+    "mmtrt.zoo.resnet",
     "mmtrt.zoo.train",
+    "mmtrt.zoo.vqa_bert",
     "mmtrt.zoo.vqa_coattention",
 )
 

@@ -65,7 +65,9 @@ def build(
     coverage: Annotated[str, typer.Option(help="What is INT8: default, or full, attention and last layers too.")] = (
         "default"
     ),
-    refine: Annotated[list[str] | None, typer.Option(metavar="compensate|bias", help="May be repeated.")] = None,
+    refine: Annotated[
+        list[str] | None, typer.Option(metavar="balance|compensate|bias", help="May be repeated.")
+    ] = None,
     keep: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Node or module to keep out of INT8.")] = None,
     flavor: Annotated[str, typer.Option(metavar="auto|tensorrt|tensorrt-rtx", help="Which TensorRT builds.")] = "auto",
     target: Annotated[TextOption, typer.Option(metavar="T", help="A name in engines/targets, or a path.")] = None,

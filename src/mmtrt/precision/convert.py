@@ -33,7 +33,7 @@ from mmtrt.tensors import ModelSpec
 __all__ = ["PRECISION_KEY", "REFINEMENTS", "CalibrationRecord", "Converted", "PrecisionOptions", "convert"]
 
 PRECISION_KEY = "mmtrt.precision"
-REFINEMENTS = ("compensate", "bias")
+REFINEMENTS = ("balance", "compensate", "bias")
 _BATCH = 8
 """Memory grows with the batch, and short sets rarely fill a larger one: 8 keeps the peak within what a few need."""
 _PLAIN_EVERY = 8
@@ -227,10 +227,10 @@ class _Conversion:
             tuned = tune(plan, seen, self.options.method, self.options.refine)
             kept_names = self.options.keep if precision == "fp16" else ()
             stays = keep_fp32(self.model, seen.amax, masks=self.masks, keep=kept_names)
-            for mac, shift in tuned.biases:
+            for mac, shift in tuned.biases.items():
                 add_to_bias(self.model.graph, mac, shift)
-            insert_qdq(self.model, plan, tuned.amax, tuned.weights)
-            kept += to_fp16(self.model, stays)
+            balancing = insert_qdq(self.model, plan, tuned.amax, tuned.weights, tuned.balances)
+            kept += to_fp16(self.model, stays, feeding=balancing)
         return self._write(target, chosen, kept)
 
     def _names(self, keep: tuple[str, ...]) -> tuple[str, ...]:

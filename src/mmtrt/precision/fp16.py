@@ -55,11 +55,14 @@ def keep_fp32(
     return {node: reason for node, reason in reasons.items() if reason is not None}
 
 
-def to_fp16(model: ir.Model, stays: Mapping[ir.Node, str]) -> list[Kept]:
-    """Turn the graph into FP16 in place, but for the nodes that `stays` names; return those with their reasons."""
+def to_fp16(model: ir.Model, stays: Mapping[ir.Node, str], *, feeding: Collection[ir.Node] = ()) -> list[Kept]:
+    """Turn the graph into FP16 in place, but for the nodes that `stays` names; return those with their reasons.
+
+    `feeding` are nodes of the quantization itself: they are part of one kernel with what they feed.
+    """
     reasons: dict[ir.Node, str | None] = {node: stays.get(node) for node in model.graph}
     for node in model.graph:
-        if node.op_type in _Q_OPS:
+        if node.op_type in _Q_OPS or node in feeding:
             reasons[node] = f"{node.op_type} takes FP32"
     casts = _Casts(model, reasons)
     for node in list(model.graph):

@@ -14,30 +14,135 @@ import numpy as np
 import onnx_ir as ir
 
 from mmtrt.errors import ModelError
-from mmtrt.precision.graph import MODULE_KEY, MacNode, constant
+from mmtrt.precision.balance import Balance
+from mmtrt.precision.graph import MODULE_KEY, MacNode, attribute, constant
 from mmtrt.precision.plan import Plan
 from mmtrt.precision.scales import int8_scale, quantize, weight_scales
 from mmtrt.tensors import Array
 
-__all__ = ["add_to_bias", "insert_qdq", "quantised_weight"]
+__all__ = ["add_to_bias", "has_bias", "insert_qdq", "quantised_weight"]
 
 
 Stored = Mapping[ir.Node, "tuple[Array, Array]"]
 """Codes and scales of the weights that were made already, by the node that reads them."""
 
 
-def insert_qdq(model: ir.Model, plan: Plan, amax: Mapping[str, float], stored: Stored | None = None) -> None:
-    """Insert Q/DQ in place; `amax` gives the threshold of each value that the plan names."""
+def insert_qdq(
+    model: ir.Model,
+    plan: Plan,
+    amax: Mapping[str, float],
+    stored: Stored | None = None,
+    balances: Mapping[str, Balance] | None = None,
+) -> list[ir.Node]:
+    """Insert Q/DQ in place; `amax` gives the threshold of each value that the plan names, balanced where it is.
+
+    Returns the nodes that balance values; they compute in FP32, as what they feed does.
+    """
     graph = model.graph
     pairs: dict[str, ir.Value] = {}
+    balancing, thresholds = _balance_values(graph, plan, balances or {}, amax)
     weights: dict[tuple[str, int], ir.Value] = {}
     for mac in plan.nodes:
         for index in mac.activations:
-            _quantise_use(graph, mac.node, index, amax, pairs)
+            _quantise_use(graph, mac.node, index, thresholds, pairs)
         _quantise_weight(graph, mac, weights, (stored or {}).get(mac.node))
     for node, index in plan.residuals:
-        _quantise_use(graph, node, index, amax, pairs)
+        _quantise_use(graph, node, index, thresholds, pairs)
     _drop_unused(model)
+    return balancing
+
+
+def _balance_values(
+    graph: ir.Graph, plan: Plan, balances: Mapping[str, Balance], amax: Mapping[str, float]
+) -> tuple[list[ir.Node], dict[str, float]]:
+    """Put the balance between a value and those who take its codes, or into the LayerNormalization that makes it.
+
+    Returns the nodes that this takes, and the thresholds with those of the balanced values.
+    """
+    made: list[ir.Node] = []
+    thresholds = dict(amax)
+    done: set[str] = set()
+    for mac in plan.nodes:
+        value = mac.node.inputs[mac.activations[0]]
+        name = value.name or "" if value is not None else ""
+        if value is None or name not in balances or name in done:
+            continue
+        done.add(name)
+        takers = {(m.node, i) for m in plan.nodes for i in m.activations if m.node.inputs[i] is value}
+        producer = value.producer()
+        if producer is not None and _folds(producer, value, takers):
+            _fold(graph, producer, balances[name])
+        else:
+            nodes = _explicit(graph, value, balances[name], takers, axis=_channels(mac))
+            thresholds[nodes[-1].outputs[0].name or ""] = amax[name]
+            made += nodes
+    return made, thresholds
+
+
+def _channels(mac: MacNode) -> int:
+    """Return the axis of the activation that holds the channels, counted from the end."""
+    if mac.node.op_type == "Conv":
+        return -3
+    if mac.node.op_type == "MatMul":
+        return -1 if mac.weight == 1 else -2
+    turned = attribute(mac.node, "transA" if mac.weight == 1 else "transB", 0)
+    return (-2 if turned else -1) if mac.weight == 1 else (-1 if turned else -2)
+
+
+def _folds(producer: ir.Node, value: ir.Value, takers: set[tuple[ir.Node, int]]) -> bool:
+    if producer.op_type != "LayerNormalization" or value.is_graph_output() or set(value.uses()) != takers:
+        return False
+    return constant(producer.inputs[1]) is not None and attribute(producer, "axis", -1) in {-1, _last(value)}
+
+
+def _last(value: ir.Value) -> int:
+    return len(value.shape) - 1 if value.shape is not None else -1
+
+
+def _fold(graph: ir.Graph, norm: ir.Node, found: Balance) -> None:
+    weight, name = constant(norm.inputs[1]), norm.outputs[0].name
+    assert weight is not None  # noqa: S101 -- _folds looked
+    bias = constant(norm.inputs[2]) if len(norm.inputs) > 2 else None
+    start = np.zeros_like(found.shift) if bias is None else bias
+    norm.replace_input_with(1, _initializer(graph, f"{name}.balanced_scale", (weight / found.scale).astype(np.float32)))
+    shifted = _initializer(graph, f"{name}.balanced_bias", ((start - found.shift) / found.scale).astype(np.float32))
+    if len(norm.inputs) < 3:
+        norm.resize_inputs(3)
+    norm.replace_input_with(2, shifted)
+
+
+def _explicit(
+    graph: ir.Graph, value: ir.Value, found: Balance, takers: set[tuple[ir.Node, int]], *, axis: int
+) -> list[ir.Node]:
+    name = value.name or ""
+    shape = (-1, *(1,) * (-1 - axis))
+    steps: list[tuple[str, str, Array]] = [("Mul", "balance", 1 / found.scale)]
+    if found.shift.any():
+        steps.append(("Add", "shift", -found.shift / found.scale))
+    nodes: list[ir.Node] = []
+    last = value
+    for op, suffix, array in steps:
+        factor = _initializer(graph, f"{name}.{suffix}", array.astype(np.float32).reshape(shape))
+        out = _value(f"{name}.{suffix}.out", ir.DataType.FLOAT, value.shape)
+        nodes.append(ir.Node("", op, [last, factor], outputs=[out], name=f"{name}.{suffix}.{op.lower()}"))
+        last = out
+    _place(graph, value, nodes)
+    for node, index in takers:
+        node.replace_input_with(index, last)
+    return nodes
+
+
+def _place(graph: ir.Graph, value: ir.Value, nodes: list[ir.Node]) -> None:
+    """Put nodes right behind the value that they start from, as parts of the module that made it."""
+    producer = value.producer()
+    module = producer.metadata_props.get(MODULE_KEY) if producer is not None else None
+    for made in nodes:
+        if module:
+            made.metadata_props[MODULE_KEY] = module
+    if producer is not None:
+        graph.insert_after(producer, nodes)
+    else:
+        graph.insert_before(graph[0], nodes)
 
 
 def _quantise_use(
@@ -59,15 +164,7 @@ def _pair(graph: ir.Graph, value: ir.Value, scale: Array) -> ir.Value:
     dequantized = _value(f"{name}.dequantized", ir.DataType.FLOAT, value.shape)
     q = ir.Node("", "QuantizeLinear", [value, step, zero], outputs=[quantized], name=f"{name}.q")
     dq = ir.Node("", "DequantizeLinear", [quantized, step, zero], outputs=[dequantized], name=f"{name}.dq")
-    producer = value.producer()
-    module = producer.metadata_props.get(MODULE_KEY) if producer is not None else None
-    for made in (q, dq):
-        if module:
-            made.metadata_props[MODULE_KEY] = module
-    if producer is not None:
-        graph.insert_after(producer, [q, dq])
-    else:
-        graph.insert_before(graph[0], [q, dq])
+    _place(graph, value, [q, dq])
     return dequantized
 
 
@@ -128,6 +225,11 @@ def add_to_bias(graph: ir.Graph, mac: MacNode, shift: Array) -> bool:
     made = _initializer(graph, f"{mac.name}.corrected_bias", (bias + shift.reshape(bias.shape)).astype(np.float32))
     node.replace_input_with(index, made)
     return True
+
+
+def has_bias(mac: MacNode) -> bool:
+    """Tell whether `add_to_bias` finds a bias."""
+    return _bias_of(mac)[0] is not None
 
 
 def _bias_of(mac: MacNode) -> tuple[ir.Node | None, int]:

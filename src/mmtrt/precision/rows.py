@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mmtrt.precision.graph import MacNode, attribute, constant
 from mmtrt.tensors import Array
 
-__all__ = ["Geometry", "RowSamples", "from_matrix", "geometry", "weight_matrix"]
+__all__ = ["Geometry", "RowSamples", "from_matrix", "geometry", "pads", "repeat", "weight_matrix"]
 
 _SAMPLES = 128
 _ROWS = 4
@@ -74,6 +74,18 @@ def _windows(mac: MacNode, weight: Array) -> Geometry | None:
         dilations=ints("dilations", (1, 1)),
         pads=ints("pads", (0, 0, 0, 0)),
     )
+
+
+def repeat(mac: MacNode) -> int:
+    """Return how often a row holds each channel: as often as the kernel has places."""
+    how = geometry(mac)
+    return math.prod(how.kernel) if how is not None and how.kernel else 1
+
+
+def pads(mac: MacNode) -> tuple[int, ...]:
+    """Return the zeros that a convolution puts around its input."""
+    how = geometry(mac)
+    return how.pads if how is not None else ()
 
 
 def weight_matrix(mac: MacNode, weight: Array) -> _Float32:

@@ -14,19 +14,20 @@ Everything follows from one pass over the calibration set.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from mmtrt.precision.balance import Balance, balance, widened
 from mmtrt.precision.graph import MacNode, constant
 from mmtrt.precision.histogram import Histogram
 from mmtrt.precision.observe import Observed
 from mmtrt.precision.plan import Plan
-from mmtrt.precision.qdq import quantised_weight
-from mmtrt.precision.rows import Geometry, from_matrix, geometry, weight_matrix
+from mmtrt.precision.qdq import has_bias, quantised_weight
+from mmtrt.precision.rows import Geometry, from_matrix, geometry, pads, repeat, weight_matrix
 from mmtrt.precision.scales import dequantized, int8_scale, quantize
 from mmtrt.precision.thresholds import METHODS, threshold
 from mmtrt.tensors import Array
@@ -80,11 +81,12 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """Thresholds by value name, codes and scales of changed weights by node, and what to add to biases."""
+    """Thresholds and balances by value name, codes and scales of changed weights by node, and what to add to biases."""
 
     chosen: dict[str, Threshold]
+    balances: dict[str, Balance]
     weights: dict[ir.Node, tuple[Array, Array]]
-    biases: list[tuple[MacNode, Array]]
+    biases: dict[MacNode, Array]
 
     @property
     def amax(self) -> dict[str, float]:
@@ -110,14 +112,23 @@ def tune(plan: Plan, seen: Observed, method: str, refine: Collection[str]) -> Tu
             readers.setdefault(_input_name(mac), []).append(mac)
     shared = Counter(_weight(mac).name for mac in plan.nodes if mac.weight is not None)
     chosen: dict[str, Threshold] = {}
+    balances: dict[str, Balance] = {}
     weights: dict[ir.Node, tuple[Array, Array]] = {}
-    biases: list[tuple[MacNode, Array]] = []
+    biases: dict[MacNode, Array] = {}
     for name in plan.values():
         # One value at a time, so that the rows' and the weights' copies of one are held, not those of all.
         layers = {mac: _layer(mac, seen, name) for mac in readers.get(name, ())} if method == "auto" or refine else {}
-        chosen[name] = choose(seen.histograms[name], method, list(layers.values()))
+        found = _balanced(plan, name, layers) if "balance" in refine else None
+        histogram = seen.histograms[name]
+        if found is not None:
+            balances[name] = found
+            if found.shift.any():
+                biases.update({mac: widened(found, repeat(mac)).bias(layer.weight) for mac, layer in layers.items()})
+            layers = {mac: _through(widened(found, repeat(mac)), layer) for mac, layer in layers.items()}
+            histogram = _of_rows(layers.values())
+        chosen[name] = choose(histogram, method, list(layers.values()))
         for mac, layer in layers.items():
-            if not layer.rows.size or shared[_weight(mac).name] > 1:
+            if not layer.rows.size or (shared[_weight(mac).name] > 1 and found is None):
                 continue
             amax = chosen[name].value
             weight = compensated(layer, amax) if "compensate" in refine else layer.weight
@@ -125,8 +136,35 @@ def tune(plan: Plan, seen: Observed, method: str, refine: Collection[str]) -> Tu
             codes, scale = weights[mac.node] = quantised_weight(mac, array)
             if "bias" in refine:
                 stored = weight_matrix(mac, dequantized(codes, scale, mac.channel_axis))
-                biases.append((mac, bias_shift(layer, amax, stored)))
-    return Tuned(chosen, weights, biases)
+                biases[mac] = biases.get(mac, np.float32(0)) + bias_shift(layer, amax, stored)
+    return Tuned(chosen, balances, weights, biases)
+
+
+def _balanced(plan: Plan, name: str, layers: Mapping[MacNode, Layer]) -> Balance | None:
+    """Return a value's balance; None where one of those who take its INT8 codes could not take it back."""
+    takers = [mac.node for mac in plan.nodes for i in mac.activations if _named(mac.node.inputs[i], name)]
+    takers += [node for node, i in plan.residuals if _named(node.inputs[i], name)]
+    if not layers or len(takers) != len(layers) or any(not layer.rows.size for layer in layers.values()):
+        return None
+    shifts = all(has_bias(mac) and not any(pads(mac)) for mac in layers)
+    uses = [(layer.rows, layer.weight) for layer in layers.values()]
+    return balance(uses, [repeat(mac) for mac in layers], shifts=shifts)
+
+
+def _named(value: ir.Value | None, name: str) -> bool:
+    return value is not None and value.name == name
+
+
+def _through(found: Balance, layer: Layer) -> Layer:
+    return Layer(rows=found.rows(layer.rows), weight=found.weight(layer.weight))
+
+
+def _of_rows(layers: Iterable[Layer]) -> Histogram:
+    """Return the histogram of balanced rows: the set itself was seen unbalanced."""
+    histogram = Histogram()
+    for layer in layers:
+        histogram.add(layer.rows)
+    return histogram
 
 
 def _layer(mac: MacNode, seen: Observed, name: str) -> Layer:

@@ -1,0 +1,149 @@
+"""Channels of an activation brought to one range before it is quantised: x' = (x - shift) / scale, channel by channel.
+
+One INT8 step has to serve all channels of a tensor. Where they differ in range or sit off zero, most of its codes are
+wasted: after GELU or ReLU half of them at once. The layers that read the tensor take it back: W' = scale * W and
+b' = b + shift W, so nothing changes but the rounding. How far the ranges are evened out, at the cost of the weights'
+own, is chosen by what the layers' results lose (SmoothQuant, Xiao et al. 2022, arXiv:2211.10438, eq. 4; the shift as in
+Outlier Suppression+, Wei et al. 2023, arXiv:2304.09145).
+
+Behind a LayerNormalization that nobody else reads it costs nothing; elsewhere it is one multiply and one add in the
+pointwise kernel that quantises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mmtrt.precision.scales import LEVELS, int8_scale
+
+__all__ = ["Balance", "balance"]
+
+_Float32 = npt.NDArray[np.float32]
+_POWERS = (0.0, 0.25, 0.5, 0.75)
+_CLIPS = (1.0, 0.75, 0.5)
+_JUDGING = 128
+_BLOCK = 8
+_HELD_OUT = 4
+"""Every fourth block of rows judges what was fitted on the others."""
+_SKETCH = 32
+_LEAST = 1e-3
+"""A channel's range counts as at least this share of the largest: a dead one must not be blown up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """`scale` and `shift` of each channel, `(C,)` float32; a row that is a window holds a channel `repeat` times."""
+
+    scale: _Float32
+    shift: _Float32
+    repeat: int = 1
+
+    def rows(self, rows: _Float32) -> _Float32:
+        """Return balanced rows, `(R, C * repeat)`."""
+        return np.asarray((rows - self._wide(self.shift)) / self._wide(self.scale), dtype=np.float32)
+
+    def weight(self, weight: _Float32) -> _Float32:
+        """Return the weight `(C * repeat, N)` that gives the same results from balanced rows, but for `bias`."""
+        return np.asarray(weight * self._wide(self.scale)[:, None], dtype=np.float32)
+
+    def bias(self, weight: _Float32) -> _Float32:
+        """Return what the shift takes from the results, `(N,)`: it goes into the bias."""
+        return np.asarray(self._wide(self.shift) @ weight, dtype=np.float32)
+
+    def _wide(self, channels: _Float32) -> _Float32:
+        return np.repeat(channels, self.repeat)
+
+
+def balance(uses: Sequence[tuple[_Float32, _Float32]], repeats: Sequence[int], *, shifts: bool) -> Balance | None:
+    """Return the balance of a value that loses least, None where that is none at all.
+
+    `uses` holds rows `(R, C * repeat)` and weight `(C * repeat, N)` of each layer that reads the value; all take the
+    same one, `repeat` aside. Without `shifts` only ranges are evened out, as where a border is padded with zeros.
+    """
+    channels = {weight.shape[0] // repeat for (_, weight), repeat in zip(uses, repeats, strict=True)}
+    if len(channels) != 1 or not all(len(rows) for rows, _ in uses):
+        return None
+    fit, judged = [], []
+    for rows, weight in uses:
+        held = np.arange(len(rows)) // _BLOCK % _HELD_OUT == 0
+        fit.append(rows[~held])
+        judged.append((rows[held][: max(_JUDGING, 1)], weight))
+    if not all(len(rows) for rows in fit):
+        return None
+    shown = [rows.reshape(len(rows), -1, n) for rows, n in zip(fit, repeats, strict=True)]
+    strength = np.max([np.abs(w.reshape(len(shown[0][0]), -1)).max(axis=1) for _, w in uses], axis=0)
+    none = Balance(scale=np.ones(len(strength), np.float32), shift=np.zeros(len(strength), np.float32))
+    tried = [none]
+    for shift in _shifts(shown) if shifts else [none.shift]:
+        reach = _reach(shown, shift)
+        if reach.max() > 0:
+            tried += [Balance(scale=_scale(reach, strength, power), shift=shift) for power in _POWERS]
+    noise = [_noise(one, judged, repeats) for one in tried]
+    best = int(np.argmin(noise))
+    return tried[best] if best else None
+
+
+def widened(found: Balance, repeat: int) -> Balance:
+    """Return a balance for a layer whose rows hold each channel so many times."""
+    return Balance(scale=found.scale, shift=found.shift, repeat=repeat)
+
+
+def _shifts(rows: list[_Float32]) -> list[_Float32]:
+    """Return what may be taken for a channel's zero: nothing, its mean, the middle of its range."""
+    mean = np.mean([r.mean(axis=(0, 2)) for r in rows], axis=0)
+    low = np.min([r.min(axis=(0, 2)) for r in rows], axis=0)
+    high = np.max([r.max(axis=(0, 2)) for r in rows], axis=0)
+    return [np.asarray(one, dtype=np.float32) for one in (np.zeros_like(mean), mean, (low + high) / 2)]
+
+
+def _reach(rows: list[_Float32], shift: _Float32) -> _Float32:
+    """Return the root mean square of each channel: a maximum over a few hundred rows is too small for new data."""
+    squares = [np.square(r - shift[None, :, None], dtype=np.float64).mean(axis=(0, 2)) for r in rows]
+    return np.asarray(np.sqrt(np.max(squares, axis=0)), dtype=np.float32)
+
+
+def _scale(reach: _Float32, strength: _Float32, power: float) -> _Float32:
+    """Return reach^power / strength^(1 - power) for a power above 0, as large as 1 on geometric average."""
+    if power == 0:
+        return np.ones_like(reach)
+    reach, strength = (np.maximum(each, _LEAST * max(float(each.max()), 1e-30)) for each in (reach, strength))
+    scale = reach**power / strength ** (1 - power)
+    return np.asarray(scale / np.exp(np.log(scale).mean()), dtype=np.float32)
+
+
+def _noise(one: Balance, uses: Sequence[tuple[_Float32, _Float32]], repeats: Sequence[int]) -> float:
+    """Sum over the layers of what INT8 inputs and weights add to the results, relative to their power."""
+    total = 0.0
+    for (rows, weight), repeat in zip(uses, repeats, strict=True):
+        wide = widened(one, repeat)
+        taken, stored = wide.rows(rows), wide.weight(weight)
+        sketch = _sketched(stored)
+        largest = float(np.abs(taken).max())
+        inputs = min(_power(_rounded(taken, largest * clip) @ sketch) for clip in _CLIPS)
+        step = int8_scale(np.abs(stored).max(axis=0))
+        weights = _power(taken @ _sketched(np.rint(stored / step) * step - stored))
+        total += (inputs + weights) / max(_power(rows @ _sketched(weight)), 1e-30)
+    return total
+
+
+def _rounded(rows: _Float32, amax: float) -> _Float32:
+    """Return what INT8 codes up to `amax` change."""
+    step = int8_scale(amax)
+    return np.asarray(np.clip(np.rint(rows / step), -LEVELS, LEVELS) * step - rows, dtype=np.float32)
+
+
+def _sketched(weight: _Float32) -> _Float32:
+    """Return a weight `(K, N)` seen from few random directions, the same for each weight of this width."""
+    columns = weight.shape[1]
+    if columns <= _SKETCH:
+        return weight
+    signs = np.random.default_rng(columns).choice([-1.0, 1.0], (columns, _SKETCH)).astype(np.float32)
+    return weight @ (signs / np.float32(np.sqrt(_SKETCH)))
+
+
+def _power(array: _Float32) -> float:
+    return float(np.square(array, dtype=np.float64).sum())
