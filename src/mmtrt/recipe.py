@@ -63,9 +63,9 @@ class Precision(_Section):
     """
 
     build: Annotated[tuple[Literal["fp32", "fp16", "int8"], ...], Field(min_length=1)] = ("fp32", "fp16", "int8")
-    method: Literal["auto", "entropy", "max", "mse", "percentile"] = "mse"
+    method: Literal["auto", "entropy", "max", "mse", "percentile"] = "auto"
     coverage: Literal["default", "full"] = "default"
-    refine: tuple[Literal["balance", "compensate", "bias"], ...] = ()
+    refine: tuple[Literal["balance", "compensate", "bias"], ...] = ("balance", "bias")
     keep: tuple[str, ...] = ()
 
 

@@ -17,6 +17,7 @@ from mmtrt.errors import ModelError, SampleError, UsageError
 from mmtrt.metrics import Comparison
 from mmtrt.onnx_files import load_model, model_spec
 from mmtrt.precision.convert import REFINEMENTS, Converted, PrecisionOptions, convert
+from mmtrt.recipe import Precision
 from mmtrt.runtimes.ort import OrtRunner
 from mmtrt.samples import SampleSet
 from mmtrt.tensors import Array, ShapeRange
@@ -286,6 +287,11 @@ def test_without_samples_there_is_no_int8(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="needs samples"):
         convert(source, tmp_path / "out.onnx", PrecisionOptions(precision="int8"))
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_recipe_asks_for_what_is_done_unasked() -> None:
+    told, done = Precision(), PrecisionOptions(precision="int8")
+    assert (told.method, told.coverage, told.refine) == (done.method, done.coverage, done.refine)
 
 
 def test_an_unknown_method_is_refused_with_the_nearest(tmp_path: Path) -> None:

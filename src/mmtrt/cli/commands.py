@@ -61,12 +61,13 @@ def build(
     int8: Annotated[bool, typer.Option("--int8", help="Calibrate and convert to INT8 (and FP16) first.")] = False,
     calib: CalibOption = None,
     samples: Annotated[Optional[int], typer.Option("--samples", min=1, help="How many samples of the set.")] = None,  # noqa: UP045
-    method: Annotated[str, typer.Option(help="INT8 thresholds: auto, entropy, max, mse or percentile.")] = "mse",
+    method: Annotated[str, typer.Option(help="INT8 thresholds: auto, entropy, max, mse or percentile.")] = "auto",
     coverage: Annotated[str, typer.Option(help="What is INT8: default, or full, attention and last layers too.")] = (
         "default"
     ),
     refine: Annotated[
-        list[str] | None, typer.Option(metavar="balance|compensate|bias", help="May be repeated.")
+        list[str] | None,
+        typer.Option(metavar="balance|compensate|bias|none", help="May be repeated; balance and bias if not given."),
     ] = None,
     keep: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Node or module to keep out of INT8.")] = None,
     flavor: Annotated[str, typer.Option(metavar="auto|tensorrt|tensorrt-rtx", help="Which TensorRT builds.")] = "auto",
@@ -83,6 +84,7 @@ def build(
     show = Show(json=json, quiet=quiet)
     from mmtrt.pipeline.building import BuildRequest, build_stage
     from mmtrt.pipeline.targets import build_options
+    from mmtrt.precision.convert import REFINED
     from mmtrt.report.terminal import build_view
     from mmtrt.tensors import parse_shapes
 
@@ -94,7 +96,7 @@ def build(
         count=samples,
         method=method,
         coverage=coverage,
-        refine=tuple(refine or ()),
+        refine=tuple(name for name in refine or REFINED if name != "none"),
         keep=tuple(keep or ()),
         shapes=tuple(parse_shapes(text) for text in (min_shapes, opt_shapes, max_shapes)),
         options=build_options(flavor, target),

@@ -21,7 +21,7 @@ from mmtrt.errors import BuildError, ModelError, SampleError, UsageError
 from mmtrt.isolation import run_isolated
 from mmtrt.onnx_files import load_model, metadata_of, model_digest, model_spec
 from mmtrt.pipeline.context import Context
-from mmtrt.precision.convert import PRECISION_KEY, Converted, PrecisionOptions, convert
+from mmtrt.precision.convert import PRECISION_KEY, REFINED, Converted, PrecisionOptions, convert
 from mmtrt.precision.lint import has_qdq, lint_qdq
 from mmtrt.results import BuildResult, plain
 from mmtrt.samples import SampleSet, checked, open_set, shapes_profile
@@ -55,9 +55,9 @@ class BuildRequest:
     precision: str | None = None
     samples: str | None = None
     count: int | None = None
-    method: str = "mse"
+    method: str = "auto"
     coverage: str = "default"
-    refine: tuple[str, ...] = ()
+    refine: tuple[str, ...] = REFINED
     keep: tuple[str, ...] = ()
     ranges: Ranges = field(default_factory=dict)
     shapes: tuple[Mapping[str, tuple[int, ...]], ...] = ()

@@ -30,10 +30,13 @@ from mmtrt.samples import FEW_SAMPLES, Batch, SampleSet, batches, checked, open_
 from mmtrt.samples.random import RANDOM, random_set
 from mmtrt.tensors import ModelSpec
 
-__all__ = ["PRECISION_KEY", "REFINEMENTS", "CalibrationRecord", "Converted", "PrecisionOptions", "convert"]
+__all__ = ["PRECISION_KEY", "REFINED", "REFINEMENTS", "CalibrationRecord", "Converted", "PrecisionOptions", "convert"]
 
 PRECISION_KEY = "mmtrt.precision"
 REFINEMENTS = ("balance", "compensate", "bias")
+REFINED = ("balance", "bias")
+"""What is done unless asked otherwise: compensation gains little more, and costs as much as all else together."""
+
 _BATCH = 8
 """Memory grows with the batch, and short sets rarely fill a larger one: 8 keeps the peak within what a few need."""
 _PLAIN_EVERY = 8
@@ -48,12 +51,12 @@ class PrecisionOptions:
     """
 
     precision: str
-    method: str = "mse"
+    method: str = "auto"
     coverage: str = "default"
     keep: tuple[str, ...] = ()
     batch: int = _BATCH
     budget: Mapping[str, float] = field(default_factory=dict)
-    refine: tuple[str, ...] = ()
+    refine: tuple[str, ...] = REFINED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,14 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 
 from mmtrt.errors import SampleError
 from mmtrt.precision.histogram import Histogram, largest
@@ -51,7 +53,7 @@ def observe(
     """Run the model once over the batches and keep histograms, rows of them, and exact ranges of further values.
 
     `rows` names how those who read a value read it; `masks` maps a value `(B, T, ...)` to the input `(B, T)` that
-    is 0 where a token is padding. Memory is that of one batch, of the histograms and of the rows, however many
+    is 0 where a token is padding. Memory is that of two batches, of the histograms and of the rows, however many
     samples there are. SampleError where a sample makes an activation NaN or Inf, with the samples' numbers.
     """
     seen = Observed(
@@ -60,10 +62,9 @@ def observe(
         amax=dict.fromkeys([*histograms, *ranges], 0.0),
     )
     names = list(seen.amax)
-    session = session_from(_with_outputs(model, names).SerializeToString(), "speed")
+    session = session_from(_with_outputs(model, names).SerializeToString(), "speed", many_shapes=True)
     start = time.perf_counter()
-    for batch in batches:
-        arrays = session.run(names, batch.feeds)
+    for batch, arrays in _run_ahead(session, names, batches):
         wanted = seen.rows.wanted(batch.feeds)
         for name, array in zip(names, arrays, strict=True):
             kept = batch.feeds[masks[name]] if masks and name in masks else None
@@ -79,6 +80,21 @@ def observe(
         progress(seen.samples)
     seen.wall_s = time.perf_counter() - start
     return seen
+
+
+def _run_ahead(
+    session: ort.InferenceSession, names: list[str], batches: Iterable[Batch]
+) -> Iterator[tuple[Batch, list[Array]]]:
+    """Yield batches with their values; the next one is read and run while the last one is looked at."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: tuple[Batch, Future[list[Array]]] | None = None
+        for batch in batches:
+            running = pool.submit(session.run, names, batch.feeds)
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
+            waiting = (batch, running)
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
 
 
 def _see(seen: Observed, name: str, array: Array, kept: Array | None) -> None:

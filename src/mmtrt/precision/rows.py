@@ -10,6 +10,7 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -118,6 +119,7 @@ class RowSamples:
     def __init__(self, uses: Mapping[str, Sequence[Geometry]]) -> None:
         self.uses = {name: tuple(dict.fromkeys(wanted)) for name, wanted in uses.items()}
         self._kept: dict[int, dict[tuple[str, Geometry], _Float32]] = {}
+        self._largest = 0
 
     def wanted(self, feeds: Mapping[str, Array]) -> Wanted:
         """Return, of a batch, the samples to keep; what they displace is dropped."""
@@ -126,15 +128,15 @@ class RowSamples:
             digest = 0
             for name in sorted(feeds):
                 digest = zlib.crc32(np.ascontiguousarray(feeds[name][index]).data, digest)
-            if digest in self._kept or (len(self._kept) == _SAMPLES and digest > max(self._kept)):
+            if digest in self._kept or (len(self._kept) == _SAMPLES and digest > self._largest):
                 continue
             self._kept[digest] = {}
             found[digest] = index
             if len(self._kept) > _SAMPLES:
-                worst = max(self._kept)
-                del self._kept[worst]
-                found.pop(worst, None)
-        return Wanted.of(found)
+                del self._kept[self._largest]
+                found.pop(self._largest, None)
+            self._largest = max(self._kept)
+        return Wanted(found)
 
     def add(self, name: str, array: Array, wanted: Wanted, size: int, kept: Array | None = None) -> None:
         """Keep rows of an activation of a batch of `size` samples; `kept` `(B, T)` is 0 where a token is padding."""
@@ -144,7 +146,8 @@ class RowSamples:
             rows = _windows_of(array, how, wanted) if how.kernel else _tokens_of(array, how, wanted, size, kept)
             for digest, own in zip(wanted.digests, rows, strict=False):
                 if own.size:
-                    self._kept[digest][name, how] = own
+                    # A copy: a part of the batch's array would keep all of it.
+                    self._kept[digest][name, how] = own.copy()
 
     def rows(self, name: str, how: Geometry) -> _Float32:
         """Return the rows kept of a use, `(R, K)` float32, in the order of the checksums."""
@@ -155,63 +158,77 @@ class RowSamples:
         """Take in what another set's pass kept."""
         both = {**self._kept, **other._kept}
         self._kept = {digest: both[digest] for digest in sorted(both)[:_SAMPLES]}
+        self._largest = max(self._kept, default=0)
 
 
-@dataclass(frozen=True, slots=True)
 class Wanted:
-    """Samples of a batch to keep: checksums, places in the batch, and where in each to look, `(n, _ROWS)` in 0..1."""
+    """Samples of a batch to keep, and where to look in each: worked out once for all values of the same sizes."""
 
-    digests: tuple[int, ...]
-    places: npt.NDArray[np.int64]
-    looks: npt.NDArray[np.float64]
+    def __init__(self, found: Mapping[int, int]) -> None:
+        """Take checksum -> place in the batch; a checksum also says where to look, one row from each quarter."""
+        self.digests = tuple(found)
+        self.places = np.array(list(found.values()), dtype=np.int64)
+        mixed = (np.array(self.digests, dtype=np.uint64)[:, None] * _ODD[None, :]) % np.uint64(1 << 32)
+        self._looks = (np.arange(_ROWS) + mixed / float(1 << 32)) / _ROWS
+        self._tokens: dict[tuple[int, int], tuple[npt.NDArray[np.int64], list[int]]] = {}
+        self._windows: dict[tuple[Geometry, tuple[int, ...]], tuple[Any, Array | None]] = {}
 
-    @classmethod
-    def of(cls, found: Mapping[int, int]) -> Wanted:
-        """Take checksum -> place; a sample's checksum also says where to look in it, one row from each quarter."""
-        digests = np.array(list(found), dtype=np.uint64)
-        mixed = (digests[:, None] * _ODD[None, :]) % np.uint64(1 << 32)
-        looks = (np.arange(_ROWS) + mixed / float(1 << 32)) / _ROWS
-        return cls(tuple(found), np.array(list(found.values()), dtype=np.int64), looks)
+    def tokens(self, length: int, kept: Array | None) -> tuple[npt.NDArray[np.int64], list[int]]:
+        """Return the tokens to keep, `(n, _ROWS)`, and how many of them count: fewer where a sample has fewer."""
+        key = (length, id(kept))
+        if key not in self._tokens:
+            count = np.full(len(self.places), length)
+            order = np.arange(length)[None].repeat(len(self.places), axis=0)
+            if kept is not None:
+                own = kept[self.places] != 0
+                count, order = own.sum(axis=1), np.argsort(~own, axis=1, kind="stable")
+            few = np.minimum(np.arange(_ROWS), np.maximum(count[:, None] - 1, 0))
+            chosen = np.where(count[:, None] < _ROWS, few, (self._looks * count[:, None]).astype(np.int64))
+            self._tokens[key] = (np.take_along_axis(order, chosen, axis=1), [int(n) for n in count])
+        return self._tokens[key]
+
+    def windows(self, how: Geometry, sides: tuple[int, ...]) -> tuple[Any, Array | None]:
+        """Return the index of the windows in an activation, and which of their elements lie inside; None for all."""
+        key = (how, sides)
+        if key not in self._windows:
+            self._windows[key] = self._find_windows(how, sides)
+        return self._windows[key]
+
+    def _find_windows(self, how: Geometry, sides: tuple[int, ...]) -> tuple[Any, Array | None]:
+        outs = [
+            (side + how.pads[i] + how.pads[i + 2] - (how.kernel[i] - 1) * how.dilations[i] - 1) // how.strides[i] + 1
+            for i, side in enumerate(sides)
+        ]
+        total = math.prod(outs)
+        spots = (self._looks * total).astype(np.int64)
+        if total < _ROWS:
+            spots = np.arange(total)[None].repeat(len(self.places), axis=0)
+        lines, inside = [], []
+        for i, spot in enumerate((spots // outs[1], spots % outs[1])):
+            line = (spot * how.strides[i] - how.pads[i])[:, :, None] + np.arange(how.kernel[i]) * how.dilations[i]
+            inside.append((line >= 0) & (line < sides[i]))
+            lines.append(np.clip(line, 0, sides[i] - 1))
+        there = (inside[0][..., :, None] & inside[1][..., None, :])[..., None]
+        index = (self.places[:, None, None, None], slice(None), lines[0][..., :, None], lines[1][..., None, :])
+        return index, None if there.all() else there
 
 
 def _tokens_of(array: Array, how: Geometry, wanted: Wanted, size: int, kept: Array | None) -> Sequence[_Float32]:
     """Return `_ROWS` rows of each wanted sample, fewer where it has fewer: none where all of it is padding."""
-    rows = np.moveaxis(array, how.axis, -1)
+    rows = array if how.axis in {-1, array.ndim - 1} else np.moveaxis(array, how.axis, -1)
     if not array.size or math.prod(rows.shape[:-1]) % size:
         return ()
     rows = rows.reshape(size, -1, rows.shape[-1])
-    count = np.full(len(wanted.places), rows.shape[1])
-    order = None
-    if kept is not None and kept.shape[1] == rows.shape[1]:
-        own = kept[wanted.places] != 0
-        count, order = own.sum(axis=1), np.argsort(~own, axis=1, kind="stable")
-    few = np.minimum(np.arange(_ROWS), np.maximum(count[:, None] - 1, 0))
-    tokens = np.where(count[:, None] < _ROWS, few, (wanted.looks * count[:, None]).astype(np.int64))
-    if order is not None:
-        tokens = np.take_along_axis(order, tokens, axis=1)
+    masked = kept if kept is not None and kept.shape[1] == rows.shape[1] else None
+    tokens, count = wanted.tokens(rows.shape[1], masked)
     found = np.asarray(rows[wanted.places[:, None], tokens], dtype=np.float32)
     return [own[:n] for own, n in zip(found, count, strict=True)]
 
 
 def _windows_of(array: Array, how: Geometry, wanted: Wanted) -> Sequence[_Float32]:
     """Return `_ROWS` windows of each wanted sample, zeros beyond the border."""
-    sides = array.shape[2:]
-    outs = [
-        (side + how.pads[i] + how.pads[i + 2] - (how.kernel[i] - 1) * how.dilations[i] - 1) // how.strides[i] + 1
-        for i, side in enumerate(sides)
-    ]
-    total = math.prod(outs)
-    places = (
-        (wanted.looks * total).astype(np.int64) if total >= _ROWS else np.arange(total) + wanted.places[:, None] * 0
-    )
-    lines, inside = [], []
-    for i, place in enumerate((places // outs[1], places % outs[1])):
-        line = (place * how.strides[i] - how.pads[i])[:, :, None] + np.arange(how.kernel[i]) * how.dilations[i]
-        inside.append((line >= 0) & (line < sides[i]))
-        lines.append(np.clip(line, 0, sides[i] - 1))
-    there = inside[0][..., :, None] & inside[1][..., None, :]
-    index = (wanted.places[:, None, None, None], slice(None), lines[0][..., :, None], lines[1][..., None, :])
+    index, there = wanted.windows(how, array.shape[2:])
     # An index array on each side of a slice puts the slice's axis last.
-    windows = np.where(there[..., None], array[index], np.float32(0))
-    count = len(wanted.places)
-    return list(np.moveaxis(windows, -1, 2).reshape(count, places.shape[1], -1).astype(np.float32, copy=False))
+    windows = array[index] if there is None else np.where(there, array[index], np.float32(0))
+    count, places = windows.shape[:2]
+    return list(np.moveaxis(windows, -1, 2).reshape(count, places, -1).astype(np.float32, copy=False))

@@ -31,7 +31,9 @@ _DTYPES = {
 }
 
 
-def session_from(model: bytes | str, purpose: Purpose, *, threads: int | None = None) -> ort.InferenceSession:
+def session_from(
+    model: bytes | str, purpose: Purpose, *, threads: int | None = None, many_shapes: bool = False
+) -> ort.InferenceSession:
     """Open a session on serialised bytes or a path; ModelError with ONNX Runtime's reason."""
     options = ort.SessionOptions()
     options.graph_optimization_level = _LEVELS[purpose]
@@ -41,6 +43,8 @@ def session_from(model: bytes | str, purpose: Purpose, *, threads: int | None = 
     options.intra_op_num_threads = threads or available_cores()
     # The arena keeps the largest batch's memory for good; calibration over many shapes must not grow.
     options.enable_cpu_mem_arena = purpose == "speed"
+    # A plan of the memory is worth making for shapes that come again.
+    options.enable_mem_pattern = not many_shapes
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
