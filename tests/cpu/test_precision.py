@@ -144,7 +144,7 @@ def test_the_branch_that_joins_a_convolution_is_quantised(tmp_path: Path) -> Non
             name = producers[name].input[0]
         return producers[name].op_type
 
-    adds = [node for node in proto.graph.node if node.op_type == "Add"]
+    adds = [node for node in proto.graph.node if node.op_type == "Add" and not node.name.endswith(".shift.add")]
     assert len(adds) == 2
     for add in adds:
         assert sorted(origin(name) for name in add.input) == ["Conv", "DequantizeLinear"]
@@ -468,6 +468,6 @@ def test_padded_tokens_have_no_say_in_the_ranges(tmp_path: Path) -> None:
     loudest = [{**s, "x": np.tile(peak, (len(s["x"]), 1))} for s in clean]
     scales = []
     for samples in (clean, loud, loudest):
-        constants = constants_of(load_model(made(proto, tmp_path, samples, precision="int8", method="max").onnx))
-        scales.append(float(constants["n.scale"]))
+        converted = made(proto, tmp_path, samples, precision="int8", method="max", refine=())
+        scales.append(float(constants_of(load_model(converted.onnx))["n.scale"]))
     assert scales[0] == scales[1] < scales[2]

@@ -153,7 +153,7 @@ def test_a_file_that_can_t_be_read_is_told(tmp_path: Path) -> None:
 
 def test_the_digest_tells_what_is_meant_not_how_it_is_written(tmp_path: Path) -> None:
     least = load(tmp_path, LEAST).digest
-    assert load(tmp_path, f"{LEAST}opset = 18\n[precision]\nmethod = 'mse'\n[bench]\nduration_s = 3\n").digest == least
+    assert load(tmp_path, f"{LEAST}opset = 18\n[precision]\nmethod = 'auto'\n[bench]\nduration_s = 3\n").digest == least
     one = load(tmp_path, f"{LEAST}ranges = {{a = [1, 1, 1], b = [2, 2, 2]}}\n").digest
     other = load(tmp_path, 'bench = {}\n[model]\nranges = {b = [2, 2, 2], a = [1, 1, 1]}\nsource = "zoo:vqa"\n').digest
     assert one == other
