@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -37,8 +38,10 @@ REFINEMENTS = ("balance", "compensate", "bias")
 REFINED = ("balance", "bias")
 """What is done unless asked otherwise: compensation gains little more, and costs as much as all else together."""
 
-_BATCH = 8
-"""Memory grows with the batch, and short sets rarely fill a larger one: 8 keeps the peak within what a few need."""
+_BATCH = 12
+_WATCHED_BYTES = 1 << 27
+"""What a batch's watched values may take: two of them are there at a time, and ONNX Runtime's own copies."""
+
 _PLAIN_EVERY = 8
 
 
@@ -46,15 +49,16 @@ _PLAIN_EVERY = 8
 class PrecisionOptions:
     """What may differ between two conversions.
 
-    `keep` names nodes or modules that stay out of INT8 or FP16; `budget` is the parity budget that the result carries.
-    `refine` names what is done to weights and biases beside rounding them, see `precision/tune.py`.
+    `keep` names nodes or modules that stay out of INT8 or FP16; `batch` is how many samples run at once, None for as
+    many as the memory meant for them takes; `budget` is the parity budget that the result carries; `refine` names what
+    is done to weights and biases beside rounding them, see `precision/tune.py`.
     """
 
     precision: str
     method: str = "auto"
     coverage: str = "default"
     keep: tuple[str, ...] = ()
-    batch: int = _BATCH
+    batch: int | None = None
     budget: Mapping[str, float] = field(default_factory=dict)
     refine: tuple[str, ...] = REFINED
 
@@ -202,7 +206,10 @@ class _Conversion:
         self.tell = tell
         self.model = ir.from_proto(self.proto)
         usual = {name: span[1] for name, span in spec.ranges.items()}
-        self.macs = mac_nodes(self.model, usual_shapes(self.proto, usual))
+        self.usual = usual
+        self.shapes = usual_shapes(self.proto, usual)
+        self.macs = mac_nodes(self.model, self.shapes)
+        self.batch = _BATCH
         self.record: CalibrationRecord | None = None
         self.masks = Masks()
 
@@ -263,6 +270,7 @@ class _Conversion:
             self.tell(f"constant {name!r} is beyond FP16's range and was clamped")
         self.proto = _serialised(self.model)
         watched = self._watched(plan)
+        self.batch = self.options.batch or self._fitting({*plan.values(), *watched})
         timer = _PlainTimer(self.proto)
         seen = observe(
             self.proto,
@@ -295,6 +303,13 @@ class _Conversion:
         )
         return seen
 
+    def _fitting(self, names: Collection[str]) -> int:
+        """Return how many samples' watched values fit into what is meant for them, at the usual sizes."""
+        firsts = {tensor.shape[0] for tensor in self.spec.inputs if tensor.shape}
+        batch = next((self.usual[dim] for dim in firsts if isinstance(dim, str) and dim in self.usual), 1)
+        per_sample = 4 * sum(math.prod(self.shapes.get(name, ())) for name in names) // max(batch, 1)
+        return max(1, min(_BATCH, _WATCHED_BYTES // max(per_sample, 1)))
+
     @property
     def _judges(self) -> bool:
         """Whether rows are needed to choose thresholds or to refine weights."""
@@ -310,9 +325,7 @@ class _Conversion:
 
     def _batches(self) -> Iterator[Batch]:
         assert self.samples is not None  # noqa: S101 -- _observe has asked
-        return batches(
-            checked(self.samples.inputs_only(), self.spec, note=self.tell), self.spec, size=self.options.batch
-        )
+        return batches(checked(self.samples.inputs_only(), self.spec, note=self.tell), self.spec, size=self.batch)
 
     # ---------------------------------------------------------------------------------------------- writing
 

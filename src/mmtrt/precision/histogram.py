@@ -10,12 +10,14 @@ import numpy.typing as npt
 
 from mmtrt.tensors import Array
 
-__all__ = ["BINS", "Histogram", "edges", "largest"]
+__all__ = ["BINS", "SAMPLED", "Histogram", "edges", "largest"]
 
 BINS = 1 << 15
 """Bins of the grid: the values of a float32's top 16 bits without the sign."""
 
-_SAMPLED = 1024
+SAMPLED = 1024
+"""Elements of a sample that are counted."""
+
 _HELD = 1 << 14
 
 
@@ -55,8 +57,11 @@ class Histogram:
             self._waiting, self._held = [], 0
         return self._counts
 
-    def add(self, batch: Array, *, amax: float | None = None) -> None:
-        """Add a batch `(B, ...)` of float32 activations, the largest |value| if known; ValueError if not finite."""
+    def add(self, batch: Array, *, amax: float | None = None, each: int = SAMPLED) -> None:
+        """Add a batch `(B, ...)` of float32 activations, the largest |value| if known; ValueError if not finite.
+
+        Of each of the B at most `each` elements are counted.
+        """
         if not batch.size:
             return
         amax = largest(batch) if amax is None else amax
@@ -64,7 +69,7 @@ class Histogram:
             raise ValueError("the activations are not finite")
         self.amax = max(self.amax, amax)
         rows = batch.reshape(batch.shape[0], -1)
-        picked = np.ascontiguousarray(rows[:, :: _stride(rows.shape[1])], dtype="<f4")
+        picked = np.ascontiguousarray(rows[:, :: _stride(rows.shape[1], each)], dtype="<f4")
         self._waiting.append(picked.view("<u2").reshape(-1, 2)[:, 1] & np.uint16(BINS - 1))
         self._held += picked.size
         if self._held >= _HELD:
@@ -86,8 +91,8 @@ def largest(array: Array) -> float:
 
 
 @cache
-def _stride(size: int) -> int:
-    stride = -(-size // _SAMPLED)
+def _stride(size: int, counted: int) -> int:
+    stride = -(-size // counted)
     while math.gcd(stride, size) != 1:
         stride += 1
     return stride

@@ -17,11 +17,13 @@ import onnx
 import onnxruntime as ort
 
 from mmtrt.errors import SampleError
-from mmtrt.precision.histogram import Histogram, largest
+from mmtrt.precision.histogram import SAMPLED, Histogram, largest
 from mmtrt.precision.rows import Geometry, RowSamples
 from mmtrt.runtimes.ort import session_from
 from mmtrt.samples import Batch
 from mmtrt.tensors import Array
+
+_COUNTED_OF_A_TOKEN = SAMPLED // 16
 
 __all__ = ["Observed", "observe", "peak_rss_mib", "plain_inference"]
 
@@ -106,13 +108,14 @@ def _see(seen: Observed, name: str, array: Array, kept: Array | None) -> None:
         seen.amax[name] = max(seen.amax[name], 0.0 if math.isnan(finite) else finite)
         return
     seen.amax[name] = max(seen.amax[name], amax)
-    if kept is None or kept.all():
+    if kept is None:
         histogram.add(array, amax=amax)
         return
     if not math.isfinite(amax):
         raise ValueError("the activations are not finite")
-    for row, tokens in zip(array, kept != 0, strict=True):
-        histogram.add(row[tokens][None])
+    # Token by token, so that what is counted of one depends neither on its neighbours nor on its batch.
+    tokens = array.reshape(kept.size, -1)
+    histogram.add(tokens if kept.all() else tokens[kept.reshape(-1) != 0], each=_COUNTED_OF_A_TOKEN)
 
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
