@@ -80,7 +80,8 @@ def main() -> None:
                 write_json(path, result)
         print(table(result))
     if options.readme:
-        _into_readme([json.loads((options.out / f"{name}.json").read_text(encoding="utf-8")) for name in MODELS])
+        there = [path for path in (options.out / f"{name}.json" for name in MODELS) if path.is_file()]
+        _into_readme([json.loads(path.read_text(encoding="utf-8")) for path in there])
 
 
 def _parse() -> argparse.Namespace:

@@ -18,7 +18,9 @@ def run(model: Path, target: Path, samples: Path, count: int, batch: int, method
         threshold, coverage, *refine = method.split()
         options = PrecisionOptions(precision="int8", method=threshold, coverage=coverage, refine=tuple(refine))
     made = convert(model, target, options, samples=str(samples), count=count)
-    return {"calibration": asdict(made.calibration) if made.calibration else None}
+    record = asdict(made.calibration) if made.calibration else {}
+    # Where the samples lay is no result.
+    return {"calibration": {name: value for name, value in record.items() if name not in {"source", "key"}}}
 
 
 if __name__ == "__main__":
