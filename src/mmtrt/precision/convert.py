@@ -43,6 +43,7 @@ _WATCHED_BYTES = 1 << 27
 """What a batch's watched values may take: two of them are there at a time, and ONNX Runtime's own copies."""
 
 _PLAIN_EVERY = 8
+_PLAIN_AT_MOST = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +68,9 @@ class PrecisionOptions:
 class CalibrationRecord:
     """What calibrated a model, and what that cost.
 
-    `wall_s` is the pass over the set, reading and counting included; `read_s` the part of it that waited for
-    samples; `inference_s` is plain FP32 inference over the same samples, reading left out, extrapolated from every
-    eighth batch, which is timed in turn with the pass.
+    `wall_s` is the pass over the set, reading and counting included; `read_s` the part of it that fetched samples while
+    the model ran on others; `inference_s` is plain FP32 inference over the same samples, reading left out, extrapolated
+    from up to eight batches, which are timed when the pass is over.
     """
 
     source: str
@@ -271,7 +272,7 @@ class _Conversion:
         self.proto = _serialised(self.model)
         watched = self._watched(plan)
         self.batch = self.options.batch or self._fitting({*plan.values(), *watched})
-        timer = _PlainTimer(self.proto)
+        timer = _Timer()
         seen = observe(
             self.proto,
             timer.each(self._batches()),
@@ -290,15 +291,16 @@ class _Conversion:
             self.tell("calibrated on random numbers, not on data: good for smoke tests only")
         if seen.samples < FEW_SAMPLES:
             self.tell(f"only {seen.samples} calibration samples: {FEW_SAMPLES} or more make ranges that hold")
+        peak = peak_rss_mib()
         self.record = CalibrationRecord(
             source=self.samples.source,
             key=self.samples.key,
             samples=seen.samples,
             method=self.options.method if plan.nodes else "max",
-            wall_s=seen.wall_s - timer.spent,
+            wall_s=seen.wall_s,
             read_s=timer.read_s,
-            inference_s=timer.extrapolated(seen.samples),
-            peak_rss_mib=peak_rss_mib(),
+            inference_s=timer.plain_inference(self.proto, seen.samples),
+            peak_rss_mib=peak,
             on_data=self.samples.on_data,
         )
         return seen
@@ -360,31 +362,25 @@ def _serialised(model: ir.Model) -> onnx.ModelProto:
     return ir.to_proto(model)
 
 
-class _PlainTimer:
-    """Times plain inference on every eighth batch, in turn with the pass, so that both meet the same machine."""
+class _Timer:
+    """Times the fetching of samples; and plain inference on some of the batches, once nothing else runs."""
 
-    def __init__(self, proto: onnx.ModelProto) -> None:
-        self._proto = proto
-        self._samples = 0
-        self._inference = 0.0
-        self.spent = 0.0
+    def __init__(self) -> None:
+        self._timed: list[Batch] = []
         self.read_s = 0.0
 
     def each(self, given: Iterable[Batch]) -> Iterator[Batch]:
-        run = None
+        """Pass the batches on, and keep every eighth of the first ones."""
         start = time.perf_counter()
         for index, batch in enumerate(given):
             self.read_s += time.perf_counter() - start
-            if index % _PLAIN_EVERY == 0:
-                start = time.perf_counter()
-                if run is None:
-                    run = plain_inference(self._proto)
-                    run(batch)  # the first run of a session allocates
-                self._inference += run(batch)
-                self._samples += len(batch.indices)
-                self.spent += time.perf_counter() - start
+            if index % _PLAIN_EVERY == 0 and len(self._timed) < _PLAIN_AT_MOST:
+                self._timed.append(batch)
             yield batch
             start = time.perf_counter()
 
-    def extrapolated(self, samples: int) -> float:
-        return self._inference * samples / self._samples if self._samples else 0.0
+    def plain_inference(self, proto: onnx.ModelProto, samples: int) -> float:
+        """Return the seconds of plain inference over so many samples, extrapolated from the batches kept."""
+        run = plain_inference(proto)
+        run(self._timed[0])  # the first run of a session allocates
+        return sum(map(run, self._timed)) * samples / sum(len(batch.indices) for batch in self._timed)
