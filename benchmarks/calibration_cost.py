@@ -4,7 +4,8 @@
 
 The VQA model of the zoo is exported once. Each round converts it to INT8 with each number of samples, in a process
 of its own and in turn; plain inference is timed beside it in a process of its own, over the same batches, all of
-them. Medians of the rounds are printed.
+them. Both count the first run of their session, which allocates; only calibration counts reading the samples.
+Medians of the rounds are printed.
 """
 
 from __future__ import annotations
@@ -40,9 +41,7 @@ def plain(model: Path, folder: str, count: int) -> dict[str, float]:
     session = session_from(proto.SerializeToString(), "speed")
     names = [output.name for output in session.get_outputs()]
     spent = 0.0
-    for index, batch in enumerate(batches(checked(open_set(folder, count=count), spec), spec, size=BATCH)):
-        if index == 0:
-            session.run(names, batch.feeds)  # a session's first run allocates
+    for batch in batches(checked(open_set(folder, count=count), spec), spec, size=BATCH):
         start = time.perf_counter()
         session.run(names, batch.feeds)
         spent += time.perf_counter() - start

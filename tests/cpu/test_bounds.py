@@ -29,6 +29,7 @@ def every_value(proto: onnx.ModelProto, feeds: dict[str, Array]) -> dict[str, Ar
 
 
 UNARY = ["Relu", "LeakyRelu", "Abs", "Neg", "Sigmoid", "Tanh", "Erf", "Softmax", "Identity"]
+BINARY = ["Add", "Sub", "Mul"]
 
 
 @given(data=st.data(), seed=st.integers(0, 2**31), steps=st.integers(1, 8), scale=st.floats(0.01, 50))
@@ -37,7 +38,7 @@ def test_no_value_exceeds_its_bound(data: st.DataObject, seed: int, steps: int, 
     rng = np.random.default_rng(seed)
     nodes, constants, values = [], {}, ["x"]
     for index in range(steps):
-        kind = data.draw(st.sampled_from([*UNARY, "MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "LayerNormalization"]))
+        kind = data.draw(st.sampled_from([*UNARY, *BINARY, "MatMul", "Gemm", "Div", "LayerNormalization", "attention"]))
         source, result = data.draw(st.sampled_from(values)), f"v{index}"
         if kind in UNARY:
             nodes.append(graphs.node(kind, [source], result))
@@ -52,14 +53,16 @@ def test_no_value_exceeds_its_bound(data: st.DataObject, seed: int, steps: int, 
         elif kind == "Div":
             constants[f"d{index}"] = np.float32(0.1 + scale)
             nodes.append(graphs.node(kind, [source, f"d{index}"], result))
+        elif kind == "attention":
+            weights = f"p{index}"
+            nodes.append(graphs.node("Softmax", [source], weights, axis=data.draw(st.sampled_from([0, 1, -1]))))
+            nodes.append(graphs.node("MatMul", [weights, data.draw(st.sampled_from(values))], result))
         else:
             nodes.append(graphs.node(kind, [source, data.draw(st.sampled_from(values))], result))
         values.append(result)
     nodes.append(graphs.node("Identity", [values[-1]], "y"))
-    proto = graphs.model(
-        nodes, {"x": ["batch", 6]}, {"y": ["batch", 6]}, {k: np.asarray(v) for k, v in constants.items()}
-    )
-    x = (3 * rng.standard_normal((5, 6))).astype(np.float32)
+    proto = graphs.model(nodes, {"x": [6, 6]}, {"y": [6, 6]}, {k: np.asarray(v) for k, v in constants.items()})
+    x = (3 * rng.standard_normal((6, 6))).astype(np.float32)
     limits = bounds(ir.from_proto(typed(proto)), {"x": float(np.abs(x).max())})
     for name, array in every_value(proto, {"x": x}).items():
         if np.isfinite(array).all():

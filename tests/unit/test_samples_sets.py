@@ -132,6 +132,20 @@ def test_a_strided_array_is_written_whole() -> None:
     np.testing.assert_array_equal(next(iter(open_set("set")))["x"], array)
 
 
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((0, 3), np.float32), np.float32(3), np.asfortranarray(np.arange(6).reshape(2, 3)), np.ones(2, ">f4")],
+    ids=["empty", "number", "column-major", "big-endian"],
+)
+def test_any_array_is_read_as_numpy_reads_it(array: Array) -> None:
+    Path("set").mkdir()
+    np.savez("set/0.npz", x=array)
+    [sample] = open_set("set")
+    with np.load("set/0.npz") as own:
+        assert sample["x"].dtype == own["x"].dtype
+        np.testing.assert_array_equal(sample["x"], own["x"])
+
+
 def test_a_folder_that_lost_a_sample_is_told() -> None:
     folder()
     Path("set/00001.npz").unlink()

@@ -100,6 +100,8 @@ def _matmul(node: ir.Node, given: list[float]) -> float:
         if array is not None and array.ndim >= 2:
             inner = np.abs(array.astype(np.float64)).sum(axis=-2 if axis == -1 else -1)
             return float(inner.max(initial=0.0)) * given[1 - index]
+    if _weighs(node.inputs[0]):
+        return given[1]
     sizes = [
         value.shape[-1 - i]
         for i, value in enumerate(node.inputs[:2])
@@ -107,6 +109,14 @@ def _matmul(node: ir.Node, given: list[float]) -> float:
     ]
     size = next((s for s in sizes if isinstance(s, int)), None)
     return math.inf if size is None else size * given[0] * given[1]
+
+
+def _weighs(value: ir.Value | None) -> bool:
+    """Tell whether the rows of a value are of a softmax: what they weigh is a mean, no larger than its parts."""
+    node = value.producer() if value is not None else None
+    if value is None or node is None or node.op_type != "Softmax":
+        return False
+    return attribute(node, "axis", -1) in {-1, len(value.shape or ()) - 1}
 
 
 def _layer_norm(node: ir.Node, given: list[float]) -> float:

@@ -53,7 +53,8 @@ class Histogram:
     def counts(self) -> npt.NDArray[np.int64]:
         """Elements seen per bin, `(BINS,)`."""
         if self._waiting:
-            self._counts += np.bincount(np.concatenate(self._waiting), minlength=BINS)
+            found = np.bincount(np.concatenate(self._waiting))
+            self._counts[: len(found)] += found
             self._waiting, self._held = [], 0
         return self._counts
 
@@ -85,7 +86,7 @@ def largest(array: Array) -> float:
     """Return the largest |value|, NaN where there is one."""
     if not array.size:
         return 0.0
-    low, high = float(array.min()), float(array.max())
+    low, high = float(np.minimum.reduce(array, axis=None)), float(np.maximum.reduce(array, axis=None))
     # Python's max would pass a NaN by.
     return low if math.isnan(low) else max(-low, high)
 

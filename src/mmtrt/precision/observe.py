@@ -64,7 +64,7 @@ def observe(
         amax=dict.fromkeys([*histograms, *ranges], 0.0),
     )
     names = list(seen.amax)
-    session = session_from(_with_outputs(model, names).SerializeToString(), "speed", many_shapes=True)
+    session = session_from(_with_outputs(model, names).SerializeToString(), "watching")
     start = time.perf_counter()
     for batch, arrays in _run_ahead(session, names, batches):
         wanted = seen.rows.wanted(batch.feeds)

@@ -28,6 +28,7 @@ _ODD = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F], dtype=np.uint6
 """Odd multipliers that spread checksums evenly (Knuth 1998, The Art of Computer Programming 3, 6.4)."""
 
 _Float32 = npt.NDArray[np.float32]
+_Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,9 @@ class RowSamples:
 
     def __init__(self, uses: Mapping[str, Sequence[Geometry]]) -> None:
         self.uses = {name: tuple(dict.fromkeys(wanted)) for name, wanted in uses.items()}
-        self._kept: dict[int, dict[tuple[str, Geometry], _Float32]] = {}
+        self.slots: dict[int, int] = {}
         self._largest = 0
+        self.kept: dict[tuple[str, Geometry], _Slots] = {}
 
     def wanted(self, feeds: Mapping[str, Array]) -> Wanted:
         """Return, of a batch, the samples to keep; what they displace is dropped."""
@@ -128,52 +130,81 @@ class RowSamples:
             digest = 0
             for name in sorted(feeds):
                 digest = zlib.crc32(np.ascontiguousarray(feeds[name][index]).data, digest)
-            if digest in self._kept or (len(self._kept) == _SAMPLES and digest > self._largest):
+            if digest in self.slots or (len(self.slots) == _SAMPLES and digest > self._largest):
                 continue
-            self._kept[digest] = {}
-            found[digest] = index
-            if len(self._kept) > _SAMPLES:
-                del self._kept[self._largest]
+            slot = len(self.slots)
+            if slot == _SAMPLES:
+                slot = self.slots.pop(self._largest)
                 found.pop(self._largest, None)
-            self._largest = max(self._kept)
-        return Wanted(found)
+                for kept in self.kept.values():
+                    kept.count[slot] = 0
+            self.slots[digest] = slot
+            found[digest] = index
+            self._largest = max(self.slots)
+        return Wanted(found, [self.slots[digest] for digest in found])
 
     def add(self, name: str, array: Array, wanted: Wanted, size: int, kept: Array | None = None) -> None:
         """Keep rows of an activation of a batch of `size` samples; `kept` `(B, T)` is 0 where a token is padding."""
-        if not wanted.digests:
+        if not wanted.slots:
             return
         for how in self.uses.get(name, ()):
-            rows = _windows_of(array, how, wanted) if how.kernel else _tokens_of(array, how, wanted, size, kept)
-            for digest, own in zip(wanted.digests, rows, strict=False):
-                if own.size:
-                    # A copy: a part of the batch's array would keep all of it.
-                    self._kept[digest][name, how] = own.copy()
+            found = _windows_of(array, how, wanted) if how.kernel else _tokens_of(array, how, wanted, size, kept)
+            if found is None:
+                continue
+            rows, count = found
+            if (name, how) not in self.kept:
+                self.kept[name, how] = _Slots(math.prod(rows.shape[2:]))
+            own = self.kept[name, how]
+            own.rows.reshape(_SAMPLES, _ROWS, *rows.shape[2:])[wanted.slots, : rows.shape[1]] = rows
+            own.count[wanted.slots] = count
 
     def rows(self, name: str, how: Geometry) -> _Float32:
         """Return the rows kept of a use, `(R, K)` float32, in the order of the checksums."""
-        found = [self._kept[d][name, how] for d in sorted(self._kept) if (name, how) in self._kept[d]]
-        return np.concatenate(found) if found else np.zeros((0, 0), dtype=np.float32)
+        if (name, how) not in self.kept:
+            return np.zeros((0, 0), dtype=np.float32)
+        own = self.kept[name, how]
+        order = [self.slots[digest] for digest in sorted(self.slots)]
+        return own.rows[order][np.arange(_ROWS) < own.count[order][:, None]]
 
     def merge(self, other: RowSamples) -> None:
         """Take in what another set's pass kept."""
-        both = {**self._kept, **other._kept}
-        self._kept = {digest: both[digest] for digest in sorted(both)[:_SAMPLES]}
-        self._largest = max(self._kept, default=0)
+        chosen = sorted({*self.slots, *other.slots})[:_SAMPLES]
+        merged: dict[tuple[str, Geometry], _Slots] = {}
+        for part in (self, other):
+            here = [(to, part.slots[digest]) for to, digest in enumerate(chosen) if digest in part.slots]
+            to, own = [pair[0] for pair in here], [pair[1] for pair in here]
+            for use, kept in part.kept.items():
+                taken = merged.setdefault(use, _Slots(kept.rows.shape[-1]))
+                taken.rows[to], taken.count[to] = kept.rows[own], kept.count[own]
+        self.slots = {digest: slot for slot, digest in enumerate(chosen)}
+        self._largest = max(chosen, default=0)
+        self.kept = merged
+
+
+class _Slots:
+    """Rows of one use, `(_SAMPLES, _ROWS, K)`, and how many of each sample's count.
+
+    One array for the whole pass: a copy for each sample costs more time than what it copies.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.rows: _Float32 = np.empty((_SAMPLES, _ROWS, width), dtype=np.float32)
+        self.count = np.zeros(_SAMPLES, dtype=np.int64)
 
 
 class Wanted:
     """Samples of a batch to keep, and where to look in each: worked out once for all values of the same sizes."""
 
-    def __init__(self, found: Mapping[int, int]) -> None:
-        """Take checksum -> place in the batch; a checksum also says where to look, one row from each quarter."""
-        self.digests = tuple(found)
+    def __init__(self, found: Mapping[int, int], slots: Sequence[int]) -> None:
+        """Take checksum -> place in the batch, and the slots; a checksum also says where to look in each quarter."""
+        self.slots = list(slots)
         self.places = np.array(list(found.values()), dtype=np.int64)
-        mixed = (np.array(self.digests, dtype=np.uint64)[:, None] * _ODD[None, :]) % np.uint64(1 << 32)
+        mixed = (np.array(list(found), dtype=np.uint64)[:, None] * _ODD[None, :]) % np.uint64(1 << 32)
         self._looks = (np.arange(_ROWS) + mixed / float(1 << 32)) / _ROWS
-        self._tokens: dict[tuple[int, int], tuple[npt.NDArray[np.int64], list[int]]] = {}
+        self._tokens: dict[tuple[int, int], tuple[_Int64, _Int64]] = {}
         self._windows: dict[tuple[Geometry, tuple[int, ...]], tuple[Any, Array | None]] = {}
 
-    def tokens(self, length: int, kept: Array | None) -> tuple[npt.NDArray[np.int64], list[int]]:
+    def tokens(self, length: int, kept: Array | None) -> tuple[_Int64, _Int64]:
         """Return the tokens to keep, `(n, _ROWS)`, and how many of them count: fewer where a sample has fewer."""
         key = (length, id(kept))
         if key not in self._tokens:
@@ -184,7 +215,7 @@ class Wanted:
                 count, order = own.sum(axis=1), np.argsort(~own, axis=1, kind="stable")
             few = np.minimum(np.arange(_ROWS), np.maximum(count[:, None] - 1, 0))
             chosen = np.where(count[:, None] < _ROWS, few, (self._looks * count[:, None]).astype(np.int64))
-            self._tokens[key] = (np.take_along_axis(order, chosen, axis=1), [int(n) for n in count])
+            self._tokens[key] = (np.take_along_axis(order, chosen, axis=1), np.minimum(count, _ROWS))
         return self._tokens[key]
 
     def windows(self, how: Geometry, sides: tuple[int, ...]) -> tuple[Any, Array | None]:
@@ -213,22 +244,24 @@ class Wanted:
         return index, None if there.all() else there
 
 
-def _tokens_of(array: Array, how: Geometry, wanted: Wanted, size: int, kept: Array | None) -> Sequence[_Float32]:
-    """Return `_ROWS` rows of each wanted sample, fewer where it has fewer: none where all of it is padding."""
+def _tokens_of(
+    array: Array, how: Geometry, wanted: Wanted, size: int, kept: Array | None
+) -> tuple[_Float32, _Int64] | None:
+    """Return `_ROWS` rows of each wanted sample and how many of them count: none where all of it is padding."""
     rows = array if how.axis in {-1, array.ndim - 1} else np.moveaxis(array, how.axis, -1)
     if not array.size or math.prod(rows.shape[:-1]) % size:
-        return ()
+        return None
     rows = rows.reshape(size, -1, rows.shape[-1])
     masked = kept if kept is not None and kept.shape[1] == rows.shape[1] else None
     tokens, count = wanted.tokens(rows.shape[1], masked)
-    found = np.asarray(rows[wanted.places[:, None], tokens], dtype=np.float32)
-    return [own[:n] for own, n in zip(found, count, strict=True)]
+    return rows[wanted.places[:, None], tokens], count
 
 
-def _windows_of(array: Array, how: Geometry, wanted: Wanted) -> Sequence[_Float32]:
-    """Return `_ROWS` windows of each wanted sample, zeros beyond the border."""
+def _windows_of(array: Array, how: Geometry, wanted: Wanted) -> tuple[_Float32, int]:
+    """Return `_ROWS` windows `(C, height, width)` of each wanted sample, zeros beyond the border, and their number."""
     index, there = wanted.windows(how, array.shape[2:])
     # An index array on each side of a slice puts the slice's axis last.
-    windows = array[index] if there is None else np.where(there, array[index], np.float32(0))
-    count, places = windows.shape[:2]
-    return list(np.moveaxis(windows, -1, 2).reshape(count, places, -1).astype(np.float32, copy=False))
+    windows = array[index]
+    if there is not None:
+        windows *= there
+    return np.moveaxis(windows, -1, 2), windows.shape[1]

@@ -20,31 +20,37 @@ if TYPE_CHECKING:
 
 __all__ = ["OrtRunner", "session_from"]
 
-Purpose = Literal["parity", "speed"]
+Purpose = Literal["parity", "speed", "watching"]
 _LEVELS = {
     # ONNX Runtime's own fusions change INT8 results by decibels; what is judged must be the graph as it stands.
     "parity": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "speed": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "watching": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 _DTYPES = {
     f"tensor({onnx.helper.tensor_dtype_to_string(n).split('.')[-1].lower()})": d for n, d in elem_types().items()
 }
 
 
-def session_from(
-    model: bytes | str, purpose: Purpose, *, threads: int | None = None, many_shapes: bool = False
-) -> ort.InferenceSession:
-    """Open a session on serialised bytes or a path; ModelError with ONNX Runtime's reason."""
+def session_from(model: bytes | str, purpose: Purpose, *, threads: int | None = None) -> ort.InferenceSession:
+    """Open a session on serialised bytes or a path; ModelError with ONNX Runtime's reason.
+
+    For `watching` shapes differ from run to run, and another thread looks at the last run's values meanwhile.
+    """
     options = ort.SessionOptions()
     options.graph_optimization_level = _LEVELS[purpose]
     options.log_severity_level = 4
     # Its threads would go on spinning after a run, on cores that belong to the next contender or to numpy.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.intra_op_num_threads = threads or available_cores()
-    # The arena keeps the largest batch's memory for good; calibration over many shapes must not grow.
-    options.enable_cpu_mem_arena = purpose == "speed"
+    # The arena keeps the largest batch's memory for good; parity over many shapes must not grow.
+    options.enable_cpu_mem_arena = purpose != "parity"
     # A plan of the memory is worth making for shapes that come again.
-    options.enable_mem_pattern = not many_shapes
+    options.enable_mem_pattern = purpose != "watching"
+    if purpose == "watching":
+        # Equal parts for all threads would wait for the one whose core numpy has; small ones go to who is free.
+        options.add_session_config_entry("session.dynamic_block_base", "4")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
