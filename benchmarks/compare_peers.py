@@ -4,9 +4,9 @@
 
 A row tells wall time, plain FP32 inference over the same samples beside it, peak memory, SQNR and cosine per output on
 held-out samples, task metrics where the model is trained, INT8 share of the multiply-accumulates, bytes of the ONNX
-and of the TensorRT-RTX engine, and what is in that engine. ModelOpt gets an environment of its own, made on the first
-run under the cache. One JSON a model is written as its rows come in, and what it holds already is not run again unless
-`--again` is given. `--table` only prints the table of what was measured.
+and of the TensorRT-RTX engine, what is in that engine, and an estimate of its time at the usual sizes. ModelOpt gets an
+environment of its own, made on the first run under the cache. One JSON a model is written as its rows come in, and what
+it holds already is not run again unless `--again` is given. `--table` only prints the table of what was measured.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ import onnx_ir as ir
 
 from mmtrt.artifacts import write_json
 from mmtrt.engine.build import BuildOptions, build_engine
+from mmtrt.engine.targets import load_target
 from mmtrt.errors import MmtrtError
 from mmtrt.export.exporter import ExportOptions, export_model
 from mmtrt.export.sources import load_source
 from mmtrt.machine import machine
 from mmtrt.onnx_files import load_model, model_spec
 from mmtrt.parity.compare import Side, compare
+from mmtrt.pipeline.structure import engine_structure
 from mmtrt.precision.graph import behind_dq, mac_nodes, typed, usual_shapes
 from mmtrt.runtimes.isolated import IsolatedOrtRunner
 from mmtrt.samples import SampleSet, batches, checked, open_set
@@ -64,6 +66,8 @@ MODELS = ("vqa-coattention", "vqa-r18-bert", "vqa-r50-bert", "vqa-r101-bert")
 METRICS = {"vqa-coattention": {"answer": ["accuracy"], "match": ["accuracy", "f1"], "generate": ["exact_phrase"]}}
 """Heads' task metrics of the trained models, taken on `--tested` samples of their test split."""
 BATCH = 8
+TARGET = load_target("any-rtx")
+"""Whose GPU the engines' times are estimated for."""
 
 
 def main() -> None:
@@ -218,7 +222,11 @@ class _Judge:
         except MmtrtError as error:
             return {"error": error.message}
         summary = built.summary.to_json() if built.summary else None
-        return {"bytes": built.engine_bytes, "build_s": built.build_s, "layers": summary}
+        row = {"bytes": built.engine_bytes, "build_s": built.build_s, "layers": summary}
+        if TARGET.gpu is not None and summary is not None:
+            usual = {name: span[1] for name, span in self._spec.ranges.items()}
+            row["at_usual_sizes"] = engine_structure(candidate, usual, TARGET.gpu).to_json()
+        return row
 
 
 # ---------------------------------------------------------------------------------------------- environments
@@ -258,7 +266,7 @@ def table(result: dict[str, Any]) -> str:
     """Return the Markdown table of one model."""
     heads = next((list(row["sqnr_db"]) for row in result["rows"] if "sqnr_db" in row), [])
     columns = ["tool", "s", "x inference", "peak GiB", *(f"{head} dB" for head in heads), "INT8 MACs", "ONNX MB"]
-    columns += ["engine MB", "kernels", "moves", "int8 gemm+conv"]
+    columns += ["engine MB", "kernels", "moves", "int8 gemm+conv", "MB moved", "estimate us"]
     trained = any("task" in row for row in result["rows"])
     columns += ["answer"] if trained else []
     lines = [" | ".join(["", *columns, ""]).strip(), "|" + "---|" * len(columns)]
@@ -267,6 +275,7 @@ def table(result: dict[str, Any]) -> str:
             lines.append(f"| {row['tool']} | {row['error']} |" + " |" * (len(columns) - 2))
             continue
         engine, layers = row["engine"], row["engine"].get("layers") or {}
+        usual = engine.get("at_usual_sizes")
         int8 = sum(layers.get(kind, {}).get("int8", 0) for kind in ("gemm", "conv"))
         cells = [
             row["tool"],
@@ -279,6 +288,8 @@ def table(result: dict[str, Any]) -> str:
             f"{engine['bytes'] / 1e6:.1f}" if "bytes" in engine else "not built",
             *(str(layers.get(name, "-")) for name in ("kernels", "moves")),
             str(int8) if layers else "-",
+            f"{usual['bytes_moved'] / 1e6:.1f}" if usual else "-",
+            f"{usual['estimated_us']:.0f}" if usual else "-",
         ]
         if trained:
             cells.append(f"{row['task']['answer']['accuracy']:.2%}")

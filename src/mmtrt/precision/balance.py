@@ -18,17 +18,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmtrt.precision.scales import LEVELS, int8_scale
+from mmtrt.precision.judging import held_out, power, rounding_error, sketched
+from mmtrt.precision.scales import int8_scale
 
-__all__ = ["Balance", "balance"]
+__all__ = ["Balance", "balance", "widened"]
 
 _Float32 = npt.NDArray[np.float32]
 _POWERS = (0.0, 0.25, 0.5, 0.75)
 _CLIPS = (1.0, 0.75, 0.5)
 _JUDGING = 128
 _BLOCK = 8
-_HELD_OUT = 4
-"""Every fourth block of rows judges what was fitted on the others."""
 _SKETCH = 32
 _LEAST = 1e-3
 """A channel's range counts as at least this share of the largest: a dead one must not be blown up."""
@@ -69,9 +68,9 @@ def balance(uses: Sequence[tuple[_Float32, _Float32]], repeats: Sequence[int], *
         return None
     fit, judged = [], []
     for rows, weight in uses:
-        held = np.arange(len(rows)) // _BLOCK % _HELD_OUT == 0
+        held = held_out(len(rows), _BLOCK)
         fit.append(rows[~held])
-        judged.append((rows[held][: max(_JUDGING, 1)], weight))
+        judged.append((rows[held][:_JUDGING], weight))
     if not all(len(rows) for rows in fit):
         return None
     shown = [rows.reshape(len(rows), -1, n) for rows, n in zip(fit, repeats, strict=True)]
@@ -121,29 +120,10 @@ def _noise(one: Balance, uses: Sequence[tuple[_Float32, _Float32]], repeats: Seq
     for (rows, weight), repeat in zip(uses, repeats, strict=True):
         wide = widened(one, repeat)
         taken, stored = wide.rows(rows), wide.weight(weight)
-        sketch = _sketched(stored)
+        sketch = sketched(stored, _SKETCH)
         largest = float(np.abs(taken).max())
-        inputs = min(_power(_rounded(taken, largest * clip) @ sketch) for clip in _CLIPS)
+        inputs = min(power(rounding_error(taken, largest * clip) @ sketch) for clip in _CLIPS)
         step = int8_scale(np.abs(stored).max(axis=0))
-        weights = _power(taken @ _sketched(np.rint(stored / step) * step - stored))
-        total += (inputs + weights) / max(_power(rows @ _sketched(weight)), 1e-30)
+        weights = power(taken @ sketched(np.rint(stored / step) * step - stored, _SKETCH))
+        total += (inputs + weights) / max(power(rows @ sketched(weight, _SKETCH)), 1e-30)
     return total
-
-
-def _rounded(rows: _Float32, amax: float) -> _Float32:
-    """Return what INT8 codes up to `amax` change."""
-    step = int8_scale(amax)
-    return np.asarray(np.clip(np.rint(rows / step), -LEVELS, LEVELS) * step - rows, dtype=np.float32)
-
-
-def _sketched(weight: _Float32) -> _Float32:
-    """Return a weight `(K, N)` seen from few random directions, the same for each weight of this width."""
-    columns = weight.shape[1]
-    if columns <= _SKETCH:
-        return weight
-    signs = np.random.default_rng(columns).choice([-1.0, 1.0], (columns, _SKETCH)).astype(np.float32)
-    return weight @ (signs / np.float32(np.sqrt(_SKETCH)))
-
-
-def _power(array: _Float32) -> float:
-    return float(np.square(array, dtype=np.float64).sum())

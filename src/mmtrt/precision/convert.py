@@ -36,7 +36,7 @@ __all__ = ["PRECISION_KEY", "REFINED", "REFINEMENTS", "CalibrationRecord", "Conv
 PRECISION_KEY = "mmtrt.precision"
 REFINEMENTS = ("balance", "compensate", "bias")
 REFINED = ("balance", "bias")
-"""What is done unless asked otherwise: compensation gains little more, and costs as much as all else together."""
+"""What is done unless asked otherwise; what each gains stands in docs/decisions/0007."""
 
 _BATCH = 12
 _WATCHED_BYTES = 1 << 27
@@ -210,7 +210,6 @@ class _Conversion:
         self.usual = usual
         self.shapes = usual_shapes(self.proto, usual)
         self.macs = mac_nodes(self.model, self.shapes)
-        self.batch = _BATCH
         self.record: CalibrationRecord | None = None
         self.masks = Masks()
 
@@ -271,11 +270,11 @@ class _Conversion:
             self.tell(f"constant {name!r} is beyond FP16's range and was clamped")
         self.proto = _serialised(self.model)
         watched = self._watched(plan)
-        self.batch = self.options.batch or self._fitting({*plan.values(), *watched})
+        size = self.options.batch or self._fitting({*plan.values(), *watched})
         timer = _Timer()
         seen = observe(
             self.proto,
-            timer.each(self._batches()),
+            timer.each(self._batches(size)),
             histograms=plan.values(),
             ranges=watched,
             rows=reading(plan) if self._judges else {},
@@ -284,7 +283,7 @@ class _Conversion:
         more = unbounded(self.model, seen.amax, LARGEST / HEADROOM)
         if more:
             self.tell(f"{len(more)} values may leave FP16's range by their bounds: a second pass watches them")
-            again = observe(self.proto, self._batches(), histograms=(), ranges=more)
+            again = observe(self.proto, self._batches(size), histograms=(), ranges=more)
             seen.amax.update(again.amax)
             seen.wall_s += again.wall_s
         if not self.samples.on_data:
@@ -325,9 +324,9 @@ class _Conversion:
         loose = unbounded(self.model, {}, LARGEST / HEADROOM)
         return list(dict.fromkeys([*floats, *starts, *loose, *sorted(self.masks.values)]))
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self, size: int) -> Iterator[Batch]:
         assert self.samples is not None  # noqa: S101 -- _observe has asked
-        return batches(checked(self.samples.inputs_only(), self.spec, note=self.tell), self.spec, size=self.batch)
+        return batches(checked(self.samples.inputs_only(), self.spec, note=self.tell), self.spec, size=size)
 
     # ---------------------------------------------------------------------------------------------- writing
 

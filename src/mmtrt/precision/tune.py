@@ -24,11 +24,12 @@ import onnx_ir as ir
 from mmtrt.precision.balance import Balance, balance, widened
 from mmtrt.precision.graph import MacNode, constant
 from mmtrt.precision.histogram import Histogram
+from mmtrt.precision.judging import held_out, power, rounding_error, sketched
 from mmtrt.precision.observe import Observed
 from mmtrt.precision.plan import Plan
 from mmtrt.precision.qdq import has_bias, quantised_weight
 from mmtrt.precision.rows import Geometry, from_matrix, geometry, pads, repeat, weight_matrix
-from mmtrt.precision.scales import dequantized, int8_scale, quantize
+from mmtrt.precision.scales import dequantized
 from mmtrt.precision.thresholds import METHODS, threshold
 from mmtrt.tensors import Array
 
@@ -39,9 +40,9 @@ _AROUND = (0.7, 0.8, 0.9, 1.12, 1.25, 1.45)
 _SKETCH = 64
 _JUDGING = 256
 _RIDGES = (0.0, 2.0, 16.0, 128.0)
-_HELD_OUT = 4
 _BLOCK = 16
-"""Every fourth block of rows judges, the others fit: rows of one sample are too alike to be on both sides."""
+_LEAST_ROWS = 8 * _BLOCK
+"""Fewer rows than this can't both fit and judge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +58,9 @@ class Layer:
     """Every so manieth row judges thresholds; the squared norm of those rows' results."""
 
     def __post_init__(self) -> None:
-        columns = self.weight.shape[1]
-        if columns <= _SKETCH:
-            sketch = self.weight
-        else:
-            signs = np.random.default_rng(columns).choice([-1.0, 1.0], (columns, _SKETCH)).astype(np.float32)
-            sketch = self.weight @ (signs / np.float32(np.sqrt(_SKETCH)))
+        sketch = sketched(self.weight, _SKETCH)
         thinned = max(1, len(self.rows) // _JUDGING)
-        signal = float(np.square(self.rows[::thinned] @ sketch, dtype=np.float64).sum()) if self.rows.size else 0.0
+        signal = power(self.rows[::thinned] @ sketch) if self.rows.size else 0.0
         object.__setattr__(self, "sketch", sketch)
         object.__setattr__(self, "thinned", thinned)
         object.__setattr__(self, "signal", max(signal, 1e-30))
@@ -211,13 +207,8 @@ def choose(histogram: Histogram, method: str, layers: Sequence[Layer]) -> Thresh
 
 def _noise(amax: float, layers: Sequence[Layer]) -> float:
     """Mean over the layers of the power that INT8 inputs add to the results, relative to the results' own."""
-    scale = int8_scale(amax)
-    total = 0.0
-    for layer in layers:
-        rows = layer.rows[:: layer.thinned]
-        error = quantize(rows, scale) * scale - rows
-        total += float(np.square(error @ layer.sketch, dtype=np.float64).sum()) / layer.signal
-    return total / len(layers)
+    lost = (power(rounding_error(one.rows[:: one.thinned], amax) @ one.sketch) / one.signal for one in layers)
+    return sum(lost) / len(layers)
 
 
 def compensated(layer: Layer, amax: float) -> _Float32:
@@ -227,11 +218,10 @@ def compensated(layer: Layer, amax: float) -> _Float32:
     times the noise's, chosen, like whether to change anything, by rows that were left out.
     """
     rows = layer.rows
-    if len(rows) < 2 * _HELD_OUT * _BLOCK or amax <= 0:
+    if len(rows) < _LEAST_ROWS or amax <= 0:
         return layer.weight
-    judge = np.arange(len(rows)) // _BLOCK % _HELD_OUT == 0
-    scale = int8_scale(amax)
-    noise = float(np.square(quantize(rows, scale) * scale - rows, dtype=np.float64).mean())
+    judge = held_out(len(rows), _BLOCK)
+    noise = power(rounding_error(rows, amax)) / rows.size
     if noise <= 0:
         return layer.weight
     fit, judging = _Filter(rows[~judge], noise), rows[judge]
@@ -245,8 +235,7 @@ def compensated(layer: Layer, amax: float) -> _Float32:
 
 def _expected(judging: _Float32, sketch: _Float32, change: _Float32, noise: float) -> float:
     """Return the expected squared error of the judging rows' results: what is bent, and what noise passes."""
-    bent = float(np.square(judging @ change, dtype=np.float64).sum())
-    return bent + len(judging) * noise * float(np.square(sketch + change, dtype=np.float64).sum())
+    return power(judging @ change) + len(judging) * noise * power(sketch + change)
 
 
 class _Filter:
@@ -269,6 +258,6 @@ class _Filter:
 
 def bias_shift(layer: Layer, amax: float, stored: _Float32) -> _Float32:
     """Return what to add to the bias, `(N,)`: the mean of what INT8 inputs and the stored weight lose."""
-    scale = int8_scale(amax)
-    taken = np.asarray(quantize(layer.rows, scale) * scale, dtype=np.float32)
-    return np.asarray(layer.rows.mean(axis=0) @ layer.weight - taken.mean(axis=0) @ stored, dtype=np.float32)
+    mean = layer.rows.mean(axis=0)
+    taken = mean + rounding_error(layer.rows, amax).mean(axis=0)
+    return np.asarray(mean @ layer.weight - taken @ stored, dtype=np.float32)
