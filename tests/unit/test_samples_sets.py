@@ -143,6 +143,7 @@ def test_any_array_is_read_as_numpy_reads_it(array: Array) -> None:
     [sample] = open_set("set")
     with np.load("set/0.npz") as own:
         assert sample["x"].dtype == own["x"].dtype
+        assert sample["x"].flags.writeable
         np.testing.assert_array_equal(sample["x"], own["x"])
 
 
