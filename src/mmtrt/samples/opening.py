@@ -108,7 +108,7 @@ def _npy(data: bytes) -> Array:
     if data[:8] == b"\x93NUMPY\x01\x00":
         shape, fortran, dtype = _npy_header(data[8:head])
         if not dtype.hasobject and math.prod(shape) * dtype.itemsize == len(data) - head:
-            found = np.frombuffer(data, dtype, offset=head).reshape(shape, order="F" if fortran else "C")
+            found: Array = np.frombuffer(data, dtype, offset=head).reshape(shape, order="F" if fortran else "C")
             # Of bytes it can't be written to; a sample may be worked on in place.
             return found.copy(order="K")
     # Pickled objects would run code of whoever wrote the file.
