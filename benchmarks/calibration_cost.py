@@ -89,9 +89,9 @@ def main() -> None:
         "rounds": options.rounds,
         "rows": rows,
         "peak_growth_mib": {
-            setting: last["peak_rss_mib"] - first["peak_rss_mib"]
+            setting: own[-1] - own[0]
             for setting in SETTINGS
-            for first, *_, last in [[row for row in rows if row["setting"] == setting]]
+            for own in [[row["peak_rss_mib"] for row in rows if row["setting"] == setting]]
         },
     }
     print(json.dumps(result, indent=2))

@@ -118,7 +118,7 @@ def _fresh(name: str) -> dict[str, Any]:
 
 def _measured(name: str, result: dict[str, Any], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the rows that are asked for and missing."""
-    had = {row["tool"] for row in result["rows"] if row["samples"] == options.samples}
+    had = {row["tool"] for row in result["rows"] if row["samples"] == options.samples and "error" not in row}
     wanted = [tool for tool in options.tools if options.again or tool not in had]
     if not wanted:
         return
@@ -139,15 +139,22 @@ def _measured(name: str, result: dict[str, Any], options: argparse.Namespace) ->
                 "batch": BATCH,
             }
             # Plain inference before and after, so that a machine that slows down is no tool's fault.
-            plain = [_run("plain_inference", {**request, "method": ""}, options)["inference_s"]]
+            plain = [_plain(request, options)]
             row = {"tool": tool, "method": method, "samples": options.samples}
             row |= _run(script, {**request, "method": method}, options)
-            plain.append(_run("plain_inference", {**request, "method": ""}, options)["inference_s"])
+            plain.append(_plain(request, options))
             row["inference_s"] = statistics.mean(plain)
             if "error" not in row:
                 row |= judge.judged(Path(request["target"]))
                 Path(request["target"]).unlink()
             yield row
+
+
+def _plain(request: dict[str, Any], options: argparse.Namespace) -> float:
+    told = _run("plain_inference", {**request, "method": ""}, options)
+    if "error" in told:
+        raise SystemExit(f"plain inference failed: {told['error']}")
+    return float(told["inference_s"])
 
 
 def _run(script: str, request: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
@@ -219,13 +226,13 @@ class _Judge:
             built = build_engine(
                 candidate, self._folder / "engine", profile=self._spec.dynamic_profile(), options=BuildOptions()
             )
-        except MmtrtError as error:
-            return {"error": error.message}
-        summary = built.summary.to_json() if built.summary else None
-        row = {"bytes": built.engine_bytes, "build_s": built.build_s, "layers": summary}
-        if TARGET.gpu is not None and summary is not None:
-            usual = {name: span[1] for name, span in self._spec.ranges.items()}
-            row["at_usual_sizes"] = engine_structure(candidate, usual, TARGET.gpu).to_json()
+            summary = built.summary.to_json() if built.summary else None
+            row = {"bytes": built.engine_bytes, "build_s": built.build_s, "layers": summary}
+            if TARGET.gpu is not None and summary is not None:
+                usual = {name: span[1] for name, span in self._spec.ranges.items()}
+                row["at_usual_sizes"] = engine_structure(candidate, usual, TARGET.gpu).to_json()
+        except (MmtrtError, ValueError) as error:
+            return {"error": str(error)}
         return row
 
 

@@ -11,12 +11,14 @@ import feeds
 from mmtrt.precision.convert import PrecisionOptions, convert
 
 
-def run(model: Path, target: Path, samples: Path, count: int, batch: int, method: str) -> dict[str, Any]:  # noqa: ARG001
+def run(model: Path, target: Path, samples: Path, count: int, batch: int, method: str) -> dict[str, Any]:
     """Convert; `method` is `fp16`, or words for INT8: calibration method, coverage, refinements."""
-    options = PrecisionOptions(precision="fp16")
+    options = PrecisionOptions(precision="fp16", batch=batch)
     if method != "fp16":
         threshold, coverage, *refine = method.split()
-        options = PrecisionOptions(precision="int8", method=threshold, coverage=coverage, refine=tuple(refine))
+        options = PrecisionOptions(
+            precision="int8", batch=batch, method=threshold, coverage=coverage, refine=tuple(refine)
+        )
     made = convert(model, target, options, samples=str(samples), count=count)
     record = asdict(made.calibration) if made.calibration else {}
     # Where the samples lay is no result.

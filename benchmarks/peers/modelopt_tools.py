@@ -8,6 +8,8 @@ from pathlib import Path
 import feeds
 import numpy as np
 import onnx
+from modelopt.onnx.autocast import convert_to_mixed_precision
+from modelopt.onnx.quantization import quantize
 
 
 def run(model: Path, target: Path, samples: Path, count: int, batch: int, method: str) -> None:
@@ -15,8 +17,6 @@ def run(model: Path, target: Path, samples: Path, count: int, batch: int, method
     if method == "autocast":
         _autocast(model, target, samples, count, batch)
         return
-    from modelopt.onnx.quantization import quantize
-
     quantize(
         str(model),
         quantize_mode="int8",
@@ -31,8 +31,6 @@ def run(model: Path, target: Path, samples: Path, count: int, batch: int, method
 
 def _autocast(model: Path, target: Path, samples: Path, count: int, batch: int) -> None:
     """Ranges come from one batch, which is what AutoCast takes."""
-    from modelopt.onnx.autocast import convert_to_mixed_precision
-
     with tempfile.TemporaryDirectory() as folder:
         shown = Path(folder, "batch.npz")
         np.savez(shown, **next(feeds.batches(samples, count, batch)))

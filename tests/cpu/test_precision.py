@@ -8,72 +8,17 @@ import graphs
 import numpy as np
 import onnx
 import pytest
+from converting import SHAPES, constants_of, made, normal, run, sqnr, texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from mmtrt.engine.build import BuildOptions, build_engine, int8_kept
 from mmtrt.errors import ModelError, SampleError, UsageError
-from mmtrt.metrics import Comparison
 from mmtrt.onnx_files import load_model, model_spec
-from mmtrt.precision.convert import REFINEMENTS, Converted, PrecisionOptions, convert
+from mmtrt.precision.convert import PrecisionOptions, convert
 from mmtrt.recipe import Precision
-from mmtrt.runtimes.ort import OrtRunner
-from mmtrt.samples import SampleSet
 from mmtrt.tensors import Array, ShapeRange
-
-SHAPES = {"mlp": (8,), "residual_cnn": (3, 12, 12)}
-
-
-def sample_set(samples: list[dict[str, Array]]) -> SampleSet:
-    return SampleSet(source="test", key="test", read=lambda: samples)
-
-
-def normal(shape: tuple[int, ...], count: int = 40, seed: int = 0) -> list[dict[str, Array]]:
-    rng = np.random.default_rng(seed)
-    return [{"x": rng.standard_normal(shape).astype(np.float32)} for _ in range(count)]
-
-
-def texts(width: int = 8, count: int = 40) -> list[dict[str, Array]]:
-    """Ragged; every fifth is wholly masked, every third in part."""
-    rng = np.random.default_rng(1)
-    made = []
-    for index in range(count):
-        length = int(rng.integers(2, 7))
-        mask = np.ones(length, dtype=np.int64)
-        if index % 5 == 0:
-            mask[:] = 0
-        elif index % 3 == 0:
-            mask[-1] = 0
-        made.append({"x": rng.standard_normal((length, width)).astype(np.float32), "mask": mask})
-    return made
-
-
-def run(path: Path, feeds: dict[str, Array]) -> dict[str, Array]:
-    with OrtRunner(path, "parity") as runner:
-        return runner.infer(feeds)
-
-
-def made(proto: onnx.ModelProto, folder: Path, samples: list[dict[str, Array]], **options: object) -> Converted:
-    source = graphs.saved(proto, folder / "model.onnx")
-    wanted = PrecisionOptions(**options)  # type: ignore[arg-type]
-    return convert(source, folder / f"model.{wanted.precision}.onnx", wanted, samples=sample_set(samples))
-
-
-def sqnr(folder: Path, converted: Converted, samples: list[dict[str, Array]]) -> float:
-    """Over all samples and outputs, against the FP32 graph."""
-    comparison = Comparison()
-    with OrtRunner(folder / "model.onnx", "parity") as truth, OrtRunner(converted.onnx, "parity") as candidate:
-        for sample in samples:
-            feeds = {name: array[None] for name, array in sample.items()}
-            for told, got in zip(truth.infer(feeds).values(), candidate.infer(feeds).values(), strict=True):
-                comparison.add(told, got)
-    assert comparison.non_finite == 0
-    return comparison.sqnr_db
-
-
-def constants_of(proto: onnx.ModelProto) -> dict[str, Array]:
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
 
 
 @pytest.mark.parametrize("kind", sorted(SHAPES))
@@ -383,91 +328,3 @@ def test_tensorrt_builds_what_was_written(tmp_path: Path, kind: str, precision: 
 
 
 # ------------------------------------------------------------------------------------------ coverage, refinement
-
-
-@pytest.mark.parametrize("kind", ["attention", "mlp", "residual_cnn"])
-def test_full_coverage_is_every_product(tmp_path: Path, kind: str) -> None:
-    rng = np.random.default_rng(0)
-    proto = graphs.attention(rng, -1e9) if kind == "attention" else getattr(graphs, kind)(rng)
-    samples = texts() if kind == "attention" else normal(SHAPES[kind])
-    converted = made(proto, tmp_path, samples, precision="int8", coverage="full")
-    assert converted.int8_nodes == converted.mac_nodes
-    assert converted.mac_share == 1 or kind == "attention"  # whose text has no usual length
-    assert not [kept for kept in converted.kept if kept.precision == "fp16"]
-    onnx.checker.check_model(load_model(converted.onnx), full_check=True)
-
-
-@pytest.mark.parametrize("kind", sorted(SHAPES))
-def test_refined_weights_lose_no_more(tmp_path: Path, kind: str) -> None:
-    proto = getattr(graphs, kind)(np.random.default_rng(0))
-    samples, fresh = normal(SHAPES[kind], count=128), normal(SHAPES[kind], count=64, seed=9)
-    loss = {}
-    for refine in ((), REFINEMENTS):
-        converted = made(proto, tmp_path, samples, precision="int8", method="auto", refine=refine)
-        loss[refine] = sqnr(tmp_path, converted, fresh)
-    assert loss[REFINEMENTS] > loss[()] - 0.5
-
-
-def test_channels_are_balanced_where_they_differ(tmp_path: Path) -> None:
-    proto = graphs.mlp(np.random.default_rng(0), width=16, layers=3)
-    spread = np.geomspace(0.02, 20, 16).astype(np.float32)
-    samples, fresh = ([{"x": s["x"] * spread + 3} for s in normal((16,), 128, seed)] for seed in (0, 9))
-    loss = {}
-    for refine in ((), ("balance",)):
-        converted = made(proto, tmp_path, samples, precision="int8", method="auto", refine=refine)
-        onnx.checker.check_model(load_model(converted.onnx), full_check=True)
-        loss[refine] = sqnr(tmp_path, converted, fresh)
-    assert loss["balance",] > loss[()] + 3
-
-
-def test_a_balance_behind_a_layer_norm_costs_no_node(tmp_path: Path) -> None:
-    proto = graphs.attention(np.random.default_rng(0), -1e9, width=16)
-    gain = next(t for t in proto.graph.initializer if t.name == "g")
-    gain.CopyFrom(numpy_helper.from_array(np.geomspace(0.05, 5, 16).astype(np.float32), "g"))
-    samples = texts(16, count=128)
-    plain, balanced = (
-        made(proto, tmp_path, samples, precision="int8", method="auto", refine=refine) for refine in ((), ("balance",))
-    )
-    graph = load_model(balanced.onnx).graph
-    assert "n.balanced_scale" in str(sorted(constants_of(load_model(balanced.onnx))))
-    assert not [node.name for node in graph.node if node.name.startswith(("n.balance", "n.shift"))]
-    assert sqnr(tmp_path, balanced, texts(16, count=40)) > 20
-    assert plain.onnx == balanced.onnx
-
-
-def test_padding_with_zeros_forbids_a_shift(tmp_path: Path) -> None:
-    proto = graphs.residual_cnn(np.random.default_rng(0))
-    spread = np.array([0.05, 1, 20], dtype=np.float32)[:, None, None]
-    samples, fresh = ([{"x": s["x"] * spread + 1} for s in normal((3, 12, 12), 64, seed)] for seed in (0, 9))
-    converted = made(
-        proto, tmp_path, samples, precision="int8", method="auto", coverage="full", refine=("balance", "bias")
-    )
-    names = [node.name for node in load_model(converted.onnx).graph.node]
-    assert "x.balance.mul" in names
-    assert "x.shift.add" not in names
-    assert sqnr(tmp_path, converted, fresh) > 20
-
-
-def test_a_bias_takes_up_the_mean_error_wherever_it_stands(tmp_path: Path) -> None:
-    proto = graphs.mlp(np.random.default_rng(0), width=8, layers=3)
-    shifted = [{"x": sample["x"] * 0.1 + 5} for sample in normal((8,), count=128)]
-    plain, corrected = (
-        load_model(made(proto, tmp_path, shifted, precision="int8", method="max", refine=refine).onnx)
-        for refine in ((), ("bias",))
-    )
-    # Gemm's own bias, that of the Add behind a MatMul, and Gemm's again.
-    assert not [name for name in constants_of(plain) if "corrected_bias" in name]
-    assert len([name for name in constants_of(corrected) if "corrected_bias" in name]) == 3
-
-
-def test_padded_tokens_have_no_say_in_the_ranges(tmp_path: Path) -> None:
-    proto = graphs.attention(np.random.default_rng(0), -1e9)
-    clean = texts()
-    peak = np.eye(8, dtype=np.float32)[0] * 100  # a layer norm can give no larger value than for this
-    loud = [{**s, "x": np.where(s["mask"][:, None] == 0, peak, s["x"])} for s in clean]
-    loudest = [{**s, "x": np.tile(peak, (len(s["x"]), 1))} for s in clean]
-    scales = []
-    for samples in (clean, loud, loudest):
-        converted = made(proto, tmp_path, samples, precision="int8", method="max", refine=())
-        scales.append(float(constants_of(load_model(converted.onnx))["n.scale"]))
-    assert scales[0] == scales[1] < scales[2]

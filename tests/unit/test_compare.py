@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from mmtrt.errors import InputError, MeasurementError, UsageError
 from mmtrt.parity.compare import Side, compare
 from mmtrt.runtimes import Runner
+from mmtrt.runtimes.isolated import IsolatedOrtRunner
 from mmtrt.samples import Batch
 from mmtrt.tensors import Array, Feeds, TensorSpec
 
@@ -172,6 +175,35 @@ def test_a_budget_that_judges_nothing_is_refused_at_once(budget: dict[str, float
         compare(side(**REFERENCE), [candidate], one_batch_each([[0], [1]]))
     assert candidate.runner.calls <= 1  # type: ignore[attr-defined]
     assert candidate.runner.state == "left"  # type: ignore[attr-defined]
+
+
+class Hanging(IsolatedOrtRunner):
+    """Answers only when it is left."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("hangs.onnx"))
+        self.left = threading.Event()
+        self.in_time = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.left.set()
+
+    def infer(self, feeds: Feeds) -> dict[str, Array]:  # noqa: ARG002
+        self.in_time = self.left.wait(10)
+        raise MeasurementError("ended")
+
+
+def test_an_interrupt_does_not_wait_for_the_other_sides() -> None:
+    def interrupted(feeds: Feeds) -> dict[str, Array]:
+        raise KeyboardInterrupt
+
+    hanging = Hanging()
+    with pytest.raises(KeyboardInterrupt):
+        compare(side(interrupted), [Side(what="b.onnx", runner=hanging)], one_batch_each())
+    assert hanging.in_time
 
 
 def test_no_samples_are_no_verdict() -> None:

@@ -139,3 +139,10 @@ def test_weight_scales_lose_no_more_than_the_largest_value_would(weight: np.ndar
 def test_a_weight_that_is_not_finite_is_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         weight_scales(np.array([[1.0, np.nan]], dtype=np.float32), 0)
+
+
+def test_entropy_clips_a_few_outliers_far_from_the_rest() -> None:
+    """ReLU6's values and three outliers at 40: the gap between them holds nothing, so it must not look like a tail."""
+    values = np.random.default_rng(0).uniform(0, 6, (200, 500)).astype(np.float32)
+    values[0, :3] = 40
+    assert 5.5 < threshold(seen(values), "entropy") < 9

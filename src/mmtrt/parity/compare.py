@@ -13,8 +13,9 @@ from mmtrt.metrics import Comparison, TaskMetric, make_task_metric
 from mmtrt.parity.budget import Budget, check_names, for_output, violations
 from mmtrt.results import CheckResult, OutputResult, Ran
 from mmtrt.runtimes import Runner
+from mmtrt.runtimes.isolated import IsolatedOrtRunner
 from mmtrt.samples import Batch
-from mmtrt.tensors import Array
+from mmtrt.tensors import Array, Feeds
 
 __all__ = ["Side", "compare"]
 
@@ -72,13 +73,12 @@ def compare(
     heads = [_Heads(wanted) for _ in range(len(candidates) + 1)]
     samples = 0
     with contextlib.ExitStack() as stack:
+        # Left last: on Ctrl-C the runners end their processes, and with them what the threads wait for.
+        pool = stack.enter_context(ThreadPoolExecutor(len(candidates) + 1))
         for side in (reference, *candidates):
             stack.enter_context(side.runner)
-        # The sides work at the same time: most wait for a process of their own, whose small operators use one core.
-        pool = stack.enter_context(ThreadPoolExecutor(len(candidates) + 1))
         for batch in batches:
-            running = [pool.submit(side.runner.infer, batch.feeds) for side in (reference, *candidates)]
-            told, *answers = [future.result() for future in running]
+            told, *answers = _together(pool, [side.runner for side in (reference, *candidates)], batch.feeds)
             _check_heads(wanted, told)
             for side in candidates:
                 check_names(side.budget, told, wanted)
@@ -96,6 +96,17 @@ def compare(
         _verdict(side, ran, rans[0], sides_sums, head.values(), truth, samples)
         for side, ran, sides_sums, head in zip(candidates, rans[1:], sums, heads, strict=False)
     ]
+
+
+def _together(pool: ThreadPoolExecutor, runners: Sequence[Runner], feeds: Feeds) -> list[dict[str, Array]]:
+    """Run all sides on a batch; those with a process of their own at the same time, the others in this thread.
+
+    A small operator uses one core, so processes side by side are quicker; CUDA contexts and TensorRT's log are a
+    thread's own.
+    """
+    waiting = {i: pool.submit(r.infer, feeds) for i, r in enumerate(runners) if isinstance(r, IsolatedOrtRunner)}
+    own = {i: runner.infer(feeds) for i, runner in enumerate(runners) if i not in waiting}
+    return [waiting[i].result() if i in waiting else own[i] for i in range(len(runners))]
 
 
 def _check_heads(wanted: Mapping[str, Sequence[str]], told: Mapping[str, Array]) -> None:

@@ -86,7 +86,10 @@ class CalibrationRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """What a conversion wrote: counts of INT8 nodes and their share of the multiply-accumulates, and what is kept."""
+    """What a conversion wrote: counts of INT8 nodes and their share of the multiply-accumulates, and what is kept.
+
+    `coverage` and `refine` are those of the options where INT8 was placed here, None and () elsewhere.
+    """
 
     onnx: Path
     precision: str
@@ -94,6 +97,8 @@ class Converted:
     int8_nodes: int = 0
     mac_nodes: int = 0
     mac_share: float = 0.0
+    coverage: str | None = None
+    refine: tuple[str, ...] = ()
     calibration: CalibrationRecord | None = None
     kept: tuple[Kept, ...] = ()
     notes: tuple[str, ...] = field(default=())
@@ -109,6 +114,8 @@ class Converted:
             int8_nodes=data["int8_nodes"],
             mac_nodes=data["mac_nodes"],
             mac_share=data["mac_share"],
+            coverage=data["coverage"],
+            refine=tuple(data["refine"]),
             calibration=CalibrationRecord(**record) if record else None,
             kept=tuple(Kept(**kept) for kept in data["kept"]),
             notes=tuple(data["notes"]),
@@ -123,7 +130,13 @@ class Converted:
         return {
             "schema": "mmtrt.precision/1",
             "precision": self.precision,
-            "int8": {"nodes": self.int8_nodes, "of": self.mac_nodes, "mac_share": round(self.mac_share, 4)},
+            "int8": {
+                "nodes": self.int8_nodes,
+                "of": self.mac_nodes,
+                "mac_share": round(self.mac_share, 4),
+                "coverage": self.coverage,
+                "refine": list(self.refine),
+            },
             "calibration": calibration,
             "kept": [asdict(kept) for kept in self.kept],
         }
@@ -223,8 +236,8 @@ class _Conversion:
         if precision == "int8" and quantised:
             self.tell("the model is quantised already: its Q/DQ is kept as it is, only the rest becomes FP16")
             chosen = tuple(mac for mac in self.macs if behind_dq(mac))
+        plan = Plan(nodes=(), residuals=(), kept=())
         if precision != "fp32":
-            plan = Plan(nodes=(), residuals=(), kept=())
             if precision == "int8" and not quantised:
                 plan = make_plan(self.macs, keep=self._names(self.options.keep), coverage=self.options.coverage)
                 chosen, kept = plan.nodes, list(plan.kept)
@@ -241,7 +254,7 @@ class _Conversion:
                 add_to_bias(self.model.graph, mac, shift)
             balancing = insert_qdq(self.model, plan, tuned.amax, tuned.weights, tuned.balances)
             kept += to_fp16(self.model, stays, feeding=balancing)
-        return self._write(target, chosen, kept)
+        return self._write(target, chosen, kept, placed=bool(plan.nodes))
 
     def _names(self, keep: tuple[str, ...]) -> tuple[str, ...]:
         names = {mac.name for mac in self.macs}
@@ -278,7 +291,7 @@ class _Conversion:
             histograms=plan.values(),
             ranges=watched,
             rows=reading(plan) if self._judges else {},
-            masks=token_masks(self.proto, self.spec),
+            masks=self._token_masks(),
         )
         more = unbounded(self.model, seen.amax, LARGEST / HEADROOM)
         if more:
@@ -303,6 +316,12 @@ class _Conversion:
             on_data=self.samples.on_data,
         )
         return seen
+
+    def _token_masks(self) -> dict[str, str]:
+        masks = token_masks(self.proto, self.spec)
+        for mask in dict.fromkeys(masks.values()):
+            self.tell(f"tokens where {mask!r} is 0 are padding: they don't count in INT8's ranges")
+        return masks
 
     def _fitting(self, names: Collection[str]) -> int:
         """Return how many samples' watched values fit into what is meant for them, at the usual sizes."""
@@ -330,7 +349,7 @@ class _Conversion:
 
     # ---------------------------------------------------------------------------------------------- writing
 
-    def _write(self, target: Path, chosen: tuple[MacNode, ...], kept: list[Kept]) -> Converted:
+    def _write(self, target: Path, chosen: tuple[MacNode, ...], kept: list[Kept], *, placed: bool) -> Converted:
         total = sum(mac.macs for mac in self.macs)
         result = Converted(
             onnx=target,
@@ -339,6 +358,8 @@ class _Conversion:
             int8_nodes=len(chosen),
             mac_nodes=len(self.macs),
             mac_share=sum(mac.macs for mac in chosen) / total if total else 0.0,
+            coverage=self.options.coverage if placed else None,
+            refine=self.options.refine if placed else (),
             calibration=self.record,
             kept=tuple(kept),
         )

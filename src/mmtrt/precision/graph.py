@@ -59,11 +59,15 @@ class MacNode:
 
 
 def typed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Give each value a type: shape inference fills in what the exporter left out."""
+    """Give each value a type and each node a name: what the exporter left out."""
     try:
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+        told = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as error:
         raise ModelError(f"the shapes in the model contradict each other: {error}", fix="Export it again.") from error
+    for node in told.graph.node:
+        if not node.name and node.output:
+            node.name = f"{node.op_type}:{node.output[0]}"
+    return told
 
 
 def all_nodes(model: ir.Model) -> Iterator[ir.Node]:

@@ -56,7 +56,8 @@ def observe(
 
     `rows` names how those who read a value read it; `masks` maps a value `(B, T, ...)` to the input `(B, T)` that
     is 0 where a token is padding. Memory is that of two batches, of the histograms and of the rows, however many
-    samples there are. SampleError where a sample makes an activation NaN or Inf, with the samples' numbers.
+    samples there are. SampleError where a sample makes an activation NaN or Inf, with the samples' numbers, and where
+    a mask leaves no token of the whole set.
     """
     seen = Observed(
         histograms={name: Histogram() for name in histograms},
@@ -81,6 +82,12 @@ def observe(
         seen.samples += len(batch.indices)
         progress(seen.samples)
     seen.wall_s = time.perf_counter() - start
+    for name, histogram in seen.histograms.items():
+        if masks and name in masks and not histogram.counts.any():
+            raise SampleError(
+                f"the input {masks[name]!r} masks all tokens of all samples, so nothing is known of {name!r}",
+                fix="0 stands for padding there; calibrate on samples that have this modality.",
+            )
     return seen
 
 

@@ -20,7 +20,7 @@ from mmtrt.precision.plan import Plan
 from mmtrt.precision.scales import int8_scale, quantize, weight_scales
 from mmtrt.tensors import Array
 
-__all__ = ["add_to_bias", "has_bias", "insert_qdq", "quantised_weight"]
+__all__ = ["add_to_bias", "channels", "has_bias", "insert_qdq", "quantised_weight"]
 
 
 Stored = Mapping[ir.Node, "tuple[Array, Array]"]
@@ -70,16 +70,16 @@ def _balance_values(
         done.add(name)
         takers = {(m.node, i) for m in plan.nodes for i in m.activations if m.node.inputs[i] is value}
         producer = value.producer()
-        if producer is not None and _folds(producer, value, takers):
+        if producer is not None and channels(mac) == -1 and _folds(producer, value, takers):
             _fold(graph, producer, balances[name])
         else:
-            nodes = _explicit(graph, value, balances[name], takers, axis=_channels(mac))
+            nodes = _explicit(graph, value, balances[name], takers, axis=channels(mac))
             thresholds[nodes[-1].outputs[0].name or ""] = amax[name]
             made += nodes
     return made, thresholds
 
 
-def _channels(mac: MacNode) -> int:
+def channels(mac: MacNode) -> int:
     """Return the axis of the activation that holds the channels, counted from the end."""
     if mac.node.op_type == "Conv":
         return -3
@@ -214,26 +214,24 @@ def _stored(graph: ir.Graph, mac: MacNode, array: Array, scale: Array, *, name: 
     return dequantized
 
 
-def add_to_bias(graph: ir.Graph, mac: MacNode, shift: Array) -> bool:
-    """Add `(N,)` to the bias of a node: its own third input, or that of the Add behind it; False where it has none."""
+def add_to_bias(graph: ir.Graph, mac: MacNode, shift: Array) -> None:
+    """Add `(N,)` to the bias of a node that has one: its own third input, or that of the Add behind it."""
     node, index = _bias_of(mac)
-    if node is None:
-        return False
-    value = node.inputs[index]
-    bias = constant(value)
-    assert value is not None and bias is not None  # noqa: S101, PT018 -- _bias_of looked
-    made = _initializer(graph, f"{mac.name}.corrected_bias", (bias + shift.reshape(bias.shape)).astype(np.float32))
-    node.replace_input_with(index, made)
-    return True
+    bias = constant(node.inputs[index]) if node is not None else None
+    assert node is not None and bias is not None  # noqa: S101, PT018 -- `has_bias` was asked
+    name = f"{mac.node.outputs[0].name}.corrected_bias"
+    node.replace_input_with(index, _initializer(graph, name, (bias + shift.reshape(bias.shape)).astype(np.float32)))
 
 
 def has_bias(mac: MacNode) -> bool:
-    """Tell whether `add_to_bias` finds a bias."""
+    """Tell whether a node has a bias that is its alone, constant and plainly added, for `add_to_bias`."""
     return _bias_of(mac)[0] is not None
 
 
 def _bias_of(mac: MacNode) -> tuple[ir.Node | None, int]:
     columns = mac.node.outputs[0].shape[-1] if mac.node.outputs[0].shape else None
+    if mac.node.outputs[0].is_graph_output() and mac.node.op_type == "MatMul":
+        return (None, 0)  # Who reads the result itself would miss what the Add behind it is given.
     if mac.node.op_type in {"Conv", "Gemm"} and len(mac.node.inputs) > 2:
         bias = constant(mac.node.inputs[2])
         weight = mac.node.inputs[mac.weight or 0]
@@ -243,7 +241,7 @@ def _bias_of(mac: MacNode) -> tuple[ir.Node | None, int]:
     if mac.node.op_type == "MatMul" and mac.weight == 1 and len(uses) == 1 and uses[0][0].op_type == "Add":
         add, index = uses[0]
         bias = constant(add.inputs[1 - index])
-        if bias is not None and bias.size == columns and bias.shape[-1] == columns:
+        if bias is not None and bias.ndim and bias.size == bias.shape[-1] == columns:
             return (add, 1 - index)
     return (None, 0)
 

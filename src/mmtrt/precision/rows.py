@@ -43,13 +43,18 @@ class Geometry:
 
 
 def geometry(mac: MacNode) -> Geometry | None:
-    """Return how a node reads its activation; None where its rows are not kept (grouped, 1-D, 3-D, no plain matrix)."""
+    """Return how a node reads its activation; None where its rows are not kept.
+
+    Those are grouped, 1-D and 3-D convolutions, and products of more than one matrix or with factors of their own.
+    """
     weight = constant(mac.node.inputs[mac.weight]) if mac.weight is not None else None
     if weight is None:
         return None
     if mac.node.op_type == "Conv":
         return _windows(mac, weight)
     if mac.node.op_type == "Gemm":
+        if any(float(a.value) != 1 for name, a in mac.node.attributes.items() if name in {"alpha", "beta"}):
+            return None
         transposed = attribute(mac.node, "transA" if mac.weight == 1 else "transB", 0)
         return Geometry(axis=(0 if transposed else 1) if mac.weight == 1 else (1 if transposed else 0))
     if mac.node.op_type == "MatMul" and weight.ndim == 2:
@@ -148,7 +153,7 @@ class RowSamples:
         if not wanted.slots:
             return
         for how in self.uses.get(name, ()):
-            found = _windows_of(array, how, wanted) if how.kernel else _tokens_of(array, how, wanted, size, kept)
+            found = _windows_of(array, how, wanted, size) if how.kernel else _tokens_of(array, how, wanted, size, kept)
             if found is None:
                 continue
             rows, count = found
@@ -202,7 +207,7 @@ class Wanted:
         mixed = (np.array(list(found), dtype=np.uint64)[:, None] * _ODD[None, :]) % np.uint64(1 << 32)
         self._looks = (np.arange(_ROWS) + mixed / float(1 << 32)) / _ROWS
         self._tokens: dict[tuple[int, int], tuple[_Int64, _Int64]] = {}
-        self._windows: dict[tuple[Geometry, tuple[int, ...]], tuple[Any, Array | None]] = {}
+        self._windows: dict[tuple[Geometry, tuple[int, ...], int], tuple[Any, Array | None]] = {}
 
     def tokens(self, length: int, kept: Array | None) -> tuple[_Int64, _Int64]:
         """Return the tokens to keep, `(n, _ROWS)`, and how many of them count: fewer where a sample has fewer."""
@@ -218,29 +223,34 @@ class Wanted:
             self._tokens[key] = (np.take_along_axis(order, chosen, axis=1), np.minimum(count, _ROWS))
         return self._tokens[key]
 
-    def windows(self, how: Geometry, sides: tuple[int, ...]) -> tuple[Any, Array | None]:
-        """Return the index of the windows in an activation, and which of their elements lie inside; None for all."""
-        key = (how, sides)
+    def windows(self, how: Geometry, sides: tuple[int, ...], images: int) -> tuple[Any, Array | None]:
+        """Return the index of the windows in an activation, and which of their elements lie inside; None for all.
+
+        `images` is how many a sample has along the first axis, as where several cameras share a backbone.
+        """
+        key = (how, sides, images)
         if key not in self._windows:
-            self._windows[key] = self._find_windows(how, sides)
+            self._windows[key] = self._find_windows(how, sides, images)
         return self._windows[key]
 
-    def _find_windows(self, how: Geometry, sides: tuple[int, ...]) -> tuple[Any, Array | None]:
+    def _find_windows(self, how: Geometry, sides: tuple[int, ...], images: int) -> tuple[Any, Array | None]:
         outs = [
             (side + how.pads[i] + how.pads[i + 2] - (how.kernel[i] - 1) * how.dilations[i] - 1) // how.strides[i] + 1
             for i, side in enumerate(sides)
         ]
-        total = math.prod(outs)
+        total = math.prod(outs) * images
         spots = (self._looks * total).astype(np.int64)
         if total < _ROWS:
             spots = np.arange(total)[None].repeat(len(self.places), axis=0)
+        image = self.places[:, None] * images + spots // math.prod(outs)
+        spots = spots % math.prod(outs)
         lines, inside = [], []
         for i, spot in enumerate((spots // outs[1], spots % outs[1])):
             line = (spot * how.strides[i] - how.pads[i])[:, :, None] + np.arange(how.kernel[i]) * how.dilations[i]
             inside.append((line >= 0) & (line < sides[i]))
             lines.append(np.clip(line, 0, sides[i] - 1))
         there = (inside[0][..., :, None] & inside[1][..., None, :])[..., None]
-        index = (self.places[:, None, None, None], slice(None), lines[0][..., :, None], lines[1][..., None, :])
+        index = (image[..., None, None], slice(None), lines[0][..., :, None], lines[1][..., None, :])
         return index, None if there.all() else there
 
 
@@ -257,9 +267,14 @@ def _tokens_of(
     return rows[wanted.places[:, None], tokens], count
 
 
-def _windows_of(array: Array, how: Geometry, wanted: Wanted) -> tuple[_Float32, int]:
-    """Return `_ROWS` windows `(C, height, width)` of each wanted sample, zeros beyond the border, and their number."""
-    index, there = wanted.windows(how, array.shape[2:])
+def _windows_of(array: Array, how: Geometry, wanted: Wanted, size: int) -> tuple[_Float32, int] | None:
+    """Return `_ROWS` windows `(C, height, width)` of each wanted sample, zeros beyond the border, and their number.
+
+    None where the activation is not of the samples.
+    """
+    if not array.size or len(array) % size:
+        return None
+    index, there = wanted.windows(how, array.shape[2:], len(array) // size)
     # An index array on each side of a slice puts the slice's axis last.
     windows = array[index]
     if there is not None:

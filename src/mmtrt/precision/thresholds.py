@@ -79,11 +79,13 @@ def _linear(histogram: Histogram) -> _Float64:
     used = np.flatnonzero(histogram.counts)
     used = used[used > 0]
     grid = np.minimum(edges(), histogram.amax)
+    if not used.size:
+        return np.zeros(_LINEAR_BINS)
     total = np.concatenate([[0.0], np.cumsum(histogram.counts[used].astype(np.float64))])
-    # The cumulative counts as a function of |x|, linear within each bin of the log grid.
-    x = np.concatenate([grid[used], grid[used[-1:] + 1]]) if used.size else np.array([0.0])
+    # The cumulative counts as a function of |x|: linear within each used bin of the log grid, level between them.
+    x = np.stack([grid[used], grid[used + 1]], axis=1).reshape(-1)
     at = np.linspace(0, histogram.amax, _LINEAR_BINS + 1)
-    return np.diff(np.interp(at, x, total))
+    return np.diff(np.interp(at, x, np.stack([total[:-1], total[1:]], axis=1).reshape(-1)))
 
 
 def _divergence(bins: _Float64, size: int) -> float:

@@ -13,7 +13,6 @@ Everything follows from one pass over the calibration set.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,7 +26,7 @@ from mmtrt.precision.histogram import Histogram
 from mmtrt.precision.judging import held_out, power, rounding_error, sketched
 from mmtrt.precision.observe import Observed
 from mmtrt.precision.plan import Plan
-from mmtrt.precision.qdq import has_bias, quantised_weight
+from mmtrt.precision.qdq import channels, has_bias, quantised_weight
 from mmtrt.precision.rows import Geometry, from_matrix, geometry, pads, repeat, weight_matrix
 from mmtrt.precision.scales import dequantized
 from mmtrt.precision.thresholds import METHODS, threshold
@@ -53,16 +52,17 @@ class Layer:
     weight: _Float32
     sketch: _Float32 = field(init=False, repr=False)
     """The weight seen from _SKETCH random directions: squared norms of results are kept on average."""
-    thinned: int = field(init=False, repr=False)
+    judging: _Float32 = field(init=False, repr=False)
     signal: float = field(init=False, repr=False)
-    """Every so manieth row judges thresholds; the squared norm of those rows' results."""
+    """The first rows judge thresholds: those of whole samples, so that all parts of them have a say; and the squared
+    norm of their results."""
 
     def __post_init__(self) -> None:
         sketch = sketched(self.weight, _SKETCH)
-        thinned = max(1, len(self.rows) // _JUDGING)
-        signal = power(self.rows[::thinned] @ sketch) if self.rows.size else 0.0
+        judging = self.rows[:_JUDGING]
+        signal = power(judging @ sketch) if judging.size else 0.0
         object.__setattr__(self, "sketch", sketch)
-        object.__setattr__(self, "thinned", thinned)
+        object.__setattr__(self, "judging", judging)
         object.__setattr__(self, "signal", max(signal, 1e-30))
 
 
@@ -103,10 +103,12 @@ def reading(plan: Plan) -> dict[str, list[Geometry]]:
 def tune(plan: Plan, seen: Observed, method: str, refine: Collection[str]) -> Tuned:
     """Choose a threshold for each value of the plan, then change weights and biases as `refine` says."""
     readers: dict[str, list[MacNode]] = {}
+    read: dict[str | None, set[str]] = {}
     for mac in plan.nodes:
         if geometry(mac) is not None:
             readers.setdefault(_input_name(mac), []).append(mac)
-    shared = Counter(_weight(mac).name for mac in plan.nodes if mac.weight is not None)
+        if mac.weight is not None:
+            read.setdefault(_weight(mac).name, set()).add(_input_name(mac))
     chosen: dict[str, Threshold] = {}
     balances: dict[str, Balance] = {}
     weights: dict[ir.Node, tuple[Array, Array]] = {}
@@ -114,7 +116,9 @@ def tune(plan: Plan, seen: Observed, method: str, refine: Collection[str]) -> Tu
     for name in plan.values():
         # One value at a time, so that the rows' and the weights' copies of one are held, not those of all.
         layers = {mac: _layer(mac, seen, name) for mac in readers.get(name, ())} if method == "auto" or refine else {}
-        found = _balanced(plan, name, layers) if "balance" in refine else None
+        # What a balanced value reaches is known from its rows alone; `max` promises the maximum over all.
+        evened = "balance" in refine and method != "max" and not any(_shared(mac, read) for mac in layers)
+        found = _balanced(plan, name, layers) if evened else None
         histogram = seen.histograms[name]
         if found is not None:
             balances[name] = found
@@ -124,16 +128,21 @@ def tune(plan: Plan, seen: Observed, method: str, refine: Collection[str]) -> Tu
             histogram = _of_rows(layers.values())
         chosen[name] = choose(histogram, method, list(layers.values()))
         for mac, layer in layers.items():
-            if not layer.rows.size or (shared[_weight(mac).name] > 1 and found is None):
+            if not layer.rows.size or _shared(mac, read):
                 continue
             amax = chosen[name].value
             weight = compensated(layer, amax) if "compensate" in refine else layer.weight
             array = from_matrix(mac, weight, _array(mac).shape)
             codes, scale = weights[mac.node] = quantised_weight(mac, array)
-            if "bias" in refine:
+            if "bias" in refine and has_bias(mac):
                 stored = weight_matrix(mac, dequantized(codes, scale, mac.channel_axis))
                 biases[mac] = biases.get(mac, np.float32(0)) + bias_shift(layer, amax, stored)
     return Tuned(chosen, balances, weights, biases)
+
+
+def _shared(mac: MacNode, read: Mapping[str | None, Collection[str]]) -> bool:
+    """Tell whether a node's weight meets several values: what suits one of them does not suit the others."""
+    return len(read[_weight(mac).name]) > 1
 
 
 def _balanced(plan: Plan, name: str, layers: Mapping[MacNode, Layer]) -> Balance | None:
@@ -141,6 +150,8 @@ def _balanced(plan: Plan, name: str, layers: Mapping[MacNode, Layer]) -> Balance
     takers = [mac.node for mac in plan.nodes for i in mac.activations if _named(mac.node.inputs[i], name)]
     takers += [node for node, i in plan.residuals if _named(node.inputs[i], name)]
     if not layers or len(takers) != len(layers) or any(not layer.rows.size for layer in layers.values()):
+        return None
+    if len({channels(mac) for mac in layers}) > 1:
         return None
     shifts = all(has_bias(mac) and not any(pads(mac)) for mac in layers)
     uses = [(layer.rows, layer.weight) for layer in layers.values()]
@@ -207,7 +218,7 @@ def choose(histogram: Histogram, method: str, layers: Sequence[Layer]) -> Thresh
 
 def _noise(amax: float, layers: Sequence[Layer]) -> float:
     """Mean over the layers of the power that INT8 inputs add to the results, relative to the results' own."""
-    lost = (power(rounding_error(one.rows[:: one.thinned], amax) @ one.sketch) / one.signal for one in layers)
+    lost = (power(rounding_error(one.judging, amax) @ one.sketch) / one.signal for one in layers)
     return sum(lost) / len(layers)
 
 

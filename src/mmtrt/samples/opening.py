@@ -110,7 +110,8 @@ def _npy(data: bytes) -> Array:
         if not dtype.hasobject and math.prod(shape) * dtype.itemsize == len(data) - head:
             found: Array = np.frombuffer(data, dtype, offset=head).reshape(shape, order="F" if fortran else "C")
             # Of bytes it can't be written to; a sample may be worked on in place.
-            return found.copy(order="K")
+            writable: Array = found.copy(order="K")
+            return writable
     # Pickled objects would run code of whoever wrote the file.
     array: Array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     return array
