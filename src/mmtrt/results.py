@@ -61,6 +61,7 @@ class BuildResult:
     int8: Mapping[str, Any] | None
     calibration: Mapping[str, Any] | None
     kept: tuple[Mapping[str, str], ...] = ()
+    search: Mapping[str, Any] | None = None
     layers: Mapping[str, Any] | None = None
     ran_on_gpu: bool = False
     cached: bool = False

@@ -44,6 +44,7 @@ NEED_EXTRAS = (
     "mmtrt.pipeline.exporting",
     "mmtrt.pipeline.inspecting",
     "mmtrt.pipeline.run",
+    "mmtrt.pipeline.searching",
     "mmtrt.pipeline.sides",
     "mmtrt.pipeline.sources",
     "mmtrt.pipeline.structure",

@@ -28,7 +28,7 @@ TextOption = Optional[str]  # noqa: UP045
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app, in the order in which help shows them."""
-    for command in (export, build, check, bench, run, inspect, doctor):
+    for command in (export, build, check, sensitivity, bench, run, inspect, doctor):
         app.command()(command)
 
 
@@ -70,6 +70,10 @@ def build(
         typer.Option(metavar="balance|compensate|bias|none", help="May be repeated; balance and bias if not given."),
     ] = None,
     keep: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Node or module to keep out of INT8.")] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[OUTPUT:]METRIC=VALUE", help="As much INT8 as this allows; may be repeated."),
+    ] = None,
     flavor: Annotated[str, typer.Option(metavar="auto|tensorrt|tensorrt-rtx", help="Which TensorRT builds.")] = "auto",
     target: Annotated[TextOption, typer.Option(metavar="T", help="A name in engines/targets, or a path.")] = None,
     min_shapes: Annotated[str, typer.Option(metavar="SHAPES", help="ids:1x4,image:1x3x64x64")] = "",
@@ -82,16 +86,21 @@ def build(
 ) -> None:
     """Build a TensorRT engine from an ONNX file, in FP32, FP16 or INT8."""
     show = Show(json=json, quiet=quiet)
+    from mmtrt.parity.budget import parse_budget
     from mmtrt.pipeline.building import BuildRequest, build_stage
     from mmtrt.pipeline.targets import build_options
     from mmtrt.precision.convert import REFINED
     from mmtrt.report.terminal import build_view
     from mmtrt.tensors import parse_shapes
 
+    if budget and not int8:
+        raise UsageError("--budget searches how much can be INT8", fix="Add --int8; `mmtrt check` judges any file.")
     request = BuildRequest(
         model=model,
         folder=output or model.parent,
         precision=_one_of({"fp32": fp32, "fp16": fp16, "int8": int8}),
+        budget=parse_budget(budget or []),
+        search=bool(budget),
         samples=calib,
         count=samples,
         method=method,
@@ -103,6 +112,31 @@ def build(
     )
     result = build_stage(show.context(no_cache=no_cache), request)
     show.result(result.to_json(), build_view(result))
+    if result.search and not result.search["met"]:
+        raise typer.Exit(EXIT_BUDGET)
+
+
+def sensitivity(
+    model: ModelArgument,
+    calib: CalibOption = None,
+    samples: Annotated[Optional[int], typer.Option("--samples", min=1, help="How many samples of the set.")] = None,  # noqa: UP045
+    method: Annotated[str, typer.Option(help="INT8 thresholds: auto, entropy, max, mse or percentile.")] = "auto",
+    coverage: Annotated[str, typer.Option(help="Which layers: default, or full, attention and last layers too.")] = (
+        "default"
+    ),
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """What each layer and each branch of a model loses when it alone is INT8."""
+    show = Show(json=json, quiet=quiet)
+    from mmtrt.pipeline.building import find_calibration
+    from mmtrt.pipeline.searching import sensitivity_stage
+    from mmtrt.precision.convert import PrecisionOptions
+    from mmtrt.report.terminal import sensitivity_view
+
+    options = PrecisionOptions(precision="int8", method=method, coverage=coverage)
+    found = sensitivity_stage(show.context(), model, options, calib or find_calibration(model), samples)
+    show.result(found.to_json(), sensitivity_view(found.to_json()))
 
 
 def _one_of(flags: dict[str, bool]) -> str | None:

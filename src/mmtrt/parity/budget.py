@@ -6,13 +6,23 @@ A budget maps `output:metric` to a bound; `metric` alone is for every output. `s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from mmtrt.errors import UsageError
-from mmtrt.metrics import TASK_METRICS
+from mmtrt.metrics import TASK_METRICS, Comparison
 
-__all__ = ["DEFAULTS", "Budget", "default_budget", "parse_budget", "violations"]
+__all__ = [
+    "DEFAULTS",
+    "Budget",
+    "check_names",
+    "default_budget",
+    "for_output",
+    "judged",
+    "parse_budget",
+    "violations",
+]
 
 Budget = Mapping[str, float]
 
@@ -83,6 +93,28 @@ def check_names(budget: Budget, outputs: Iterable[str], tasks: Mapping[str, Sequ
                 f"the budget {key!r} is for a task metric that is not measured",
                 fix="A recipe names it under parity.metrics, and the samples carry labels.",
             )
+
+
+def judged(
+    output: str, comparison: Comparison, drops: Mapping[str, float], budget: Budget
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return the bounds that hold for an output, and what of them is out; `drops` holds `<task metric>_drop`."""
+    bounds = {
+        metric: bound
+        for metric, bound in {"non_finite": 0.0, **for_output(budget, output)}.items()
+        # A drop that is held for every output is held where its metric is measured.
+        if not metric.endswith("_drop") or metric in drops
+    }
+    measured = {
+        # JSON has no infinity, and a perfect match passes every bound.
+        "sqnr_db": comparison.sqnr_db,
+        "cosine": comparison.cosine,
+        "max_abs": comparison.max_abs,
+        "rel_l2": comparison.rel_l2,
+        "non_finite": float(comparison.non_finite),
+        "argmax_agreement": math.nan if comparison.argmax_agreement is None else comparison.argmax_agreement,
+    }
+    return bounds, violations(measured, drops, bounds)
 
 
 def violations(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mmtrt.errors import InputError, UsageError
 from mmtrt.metrics import Comparison, TaskMetric, make_task_metric
-from mmtrt.parity.budget import Budget, check_names, for_output, violations
+from mmtrt.parity.budget import Budget, check_names, judged
 from mmtrt.results import CheckResult, OutputResult, Ran
 from mmtrt.runtimes import Runner
 from mmtrt.runtimes.isolated import IsolatedOrtRunner
@@ -142,23 +141,8 @@ def _verdict(
 ) -> CheckResult:
     outputs = {}
     for name, comparison in sums.items():
-        bounds = {
-            metric: bound
-            for metric, bound in {"non_finite": 0.0, **for_output(side.budget, name)}.items()
-            # A drop that is held for every output is held where its metric is measured.
-            if not metric.endswith("_drop") or metric.removesuffix("_drop") in task.get(name, {})
-        }
-        measured = {
-            # JSON has no infinity, and a perfect match passes every bound.
-            "sqnr_db": comparison.sqnr_db,
-            "cosine": comparison.cosine,
-            "max_abs": comparison.max_abs,
-            "rel_l2": comparison.rel_l2,
-            "non_finite": float(comparison.non_finite),
-            "argmax_agreement": math.nan if comparison.argmax_agreement is None else comparison.argmax_agreement,
-        }
         drops = {f"{m}_drop": truth[name][m] - value for m, value in task.get(name, {}).items()}
-        why = violations(measured, drops, bounds)
+        bounds, why = judged(name, comparison, drops, side.budget)
         outputs[name] = OutputResult(
             metrics=comparison.values(),
             task=dict(task.get(name, {})),

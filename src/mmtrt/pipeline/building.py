@@ -21,8 +21,10 @@ from mmtrt.errors import BuildError, ModelError, SampleError, UsageError
 from mmtrt.isolation import run_isolated
 from mmtrt.onnx_files import load_model, metadata_of, model_digest, model_spec
 from mmtrt.pipeline.context import Context
+from mmtrt.pipeline.searching import BudgetJudge, task_metrics
 from mmtrt.precision.convert import PRECISION_KEY, REFINED, Converted, PrecisionOptions, convert
 from mmtrt.precision.lint import has_qdq, lint_qdq
+from mmtrt.precision.search import search
 from mmtrt.results import BuildResult, plain
 from mmtrt.samples import SampleSet, checked, open_set, shapes_profile
 from mmtrt.samples.random import RANDOM
@@ -47,7 +49,8 @@ class BuildRequest:
     """What is to be built from an ONNX file; `precision` None builds it as it is.
 
     `samples` names a calibration set, `ranges` replaces ranges that the model tells, `shapes` gives the
-    smallest, usual and largest shape of inputs as trtexec's flags do. `budget` and `recipe` go into what is made.
+    smallest, usual and largest shape of inputs as trtexec's flags do. `budget` and `recipe` go into what is made;
+    with `search`, as many layers become INT8 as `budget` allows.
     """
 
     model: Path
@@ -64,6 +67,7 @@ class BuildRequest:
     options: BuildOptions = field(default_factory=BuildOptions)
     name: str | None = None
     budget: Mapping[str, float] = field(default_factory=dict)
+    search: bool = False
     recipe: Mapping[str, Any] | None = None
 
     @property
@@ -87,16 +91,17 @@ def build_stage(context: Context, request: BuildRequest) -> BuildResult:
         if request.precision == "fp32" and stored != "fp32":
             raise ModelError(f"{request.model} is {stored}: FP32 can't be made of it", fix="Build from the FP32 ONNX.")
         _lint(request.model, proto)
-        onnx_path, converted, cached = request.model, None, True
+        onnx_path, converted, found, cached = request.model, None, None, True
         spec = replace(spec, ranges=_ranges_of(request, spec, ranges))
         summary: Mapping[str, Any] = stored_summary(proto)
     else:
         context.stage(f"{precision}: calibrate and convert {request.model.name}")
-        converted, cached = _convert(context, request, ranges)
+        converted, found, cached = _convert(context, request, ranges)
         onnx_path, spec, summary = converted.onnx, converted.spec, converted.summary()
     context.stage(f"{precision}: build the engine with {flavour.name} {flavour.version}")
     folder, engine_cached = _engine(context, onnx_path, spec, request, precision, summary.get("calibration"))
-    return _publish(request, onnx_path, folder, converted, summary, precision, cached=cached and engine_cached)
+    made = _publish(request, onnx_path, folder, converted, summary, precision, cached=cached and engine_cached)
+    return replace(made, search=found)
 
 
 # ---------------------------------------------------------------------------------------------------- precision
@@ -161,7 +166,10 @@ def _open(request: BuildRequest) -> tuple[str, SampleSet | None]:
     return reference, None if reference == RANDOM else open_set(reference, count=request.count)
 
 
-def _convert(context: Context, request: BuildRequest, ranges: Ranges) -> tuple[Converted, bool]:
+def _convert(
+    context: Context, request: BuildRequest, ranges: Ranges
+) -> tuple[Converted, Mapping[str, Any] | None, bool]:
+    """Return what was made, what a search found, and whether it was there already."""
     reference, samples = _open(request)
     options = PrecisionOptions(
         precision=str(request.precision),
@@ -176,30 +184,32 @@ def _convert(context: Context, request: BuildRequest, ranges: Ranges) -> tuple[C
         "options": plain(asdict(options)),
         "samples": samples.key if samples else RANDOM,
         "count": request.count,
+        "search": request.search,
         "ranges": plain(ranges),
         "versions": [onnx.__version__, onnxruntime.__version__],
     }
 
+    tasks = task_metrics(request.model, request.budget, samples) if request.search else {}
+
     def work(folder: Path) -> None:
         # A process of its own: its memory is what is reported, and a crash of native code is an error here.
-        made = run_isolated(
-            convert,
-            request.model,
-            folder / "model.onnx",
-            options,
-            samples=reference,
-            count=request.count,
-            ranges=ranges,
-            what=f"calibration of {request.model.name}",
-        )
-        write_json(folder / _RESULT, plain({**asdict(made), "spec": made.spec.to_json()}))
+        common: dict[str, Any] = {"samples": reference, "count": request.count, "ranges": ranges}
+        what = f"calibration of {request.model.name}"
+        given = (request.model, folder / "model.onnx", options)
+        if request.search:
+            judge = BudgetJudge(request.budget)
+            told = run_isolated(search, *given, **common, judge=judge, tasks=tasks, what=what)
+            made, extra = told.converted, {"search": told.summary()}
+        else:
+            made, extra = run_isolated(convert, *given, **common, what=what), {}
+        write_json(folder / _RESULT, plain({**asdict(made), "spec": made.spec.to_json(), **extra}))
 
     folder, cached = context.cache.run("precision", parts, work)
     found = read_json(folder / _RESULT)
     converted = Converted.from_json(found, folder / "model.onnx")
     for text in converted.notes:
         context.note(text)
-    return converted, cached
+    return converted, found.get("search"), cached
 
 
 # ------------------------------------------------------------------------------------------------------- engine

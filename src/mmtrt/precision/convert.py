@@ -26,12 +26,21 @@ from mmtrt.precision.padding import token_masks
 from mmtrt.precision.plan import COVERAGES, Kept, Plan, make_plan
 from mmtrt.precision.qdq import add_to_bias, insert_qdq
 from mmtrt.precision.thresholds import METHODS
-from mmtrt.precision.tune import reading, tune
+from mmtrt.precision.tune import Tuned, reading, tune
 from mmtrt.samples import FEW_SAMPLES, Batch, SampleSet, batches, checked, open_set, shapes_profile
 from mmtrt.samples.random import RANDOM, random_set
 from mmtrt.tensors import ModelSpec
 
-__all__ = ["PRECISION_KEY", "REFINED", "REFINEMENTS", "CalibrationRecord", "Converted", "PrecisionOptions", "convert"]
+__all__ = [
+    "PRECISION_KEY",
+    "REFINED",
+    "REFINEMENTS",
+    "CalibrationRecord",
+    "Conversion",
+    "Converted",
+    "PrecisionOptions",
+    "convert",
+]
 
 PRECISION_KEY = "mmtrt.precision"
 REFINEMENTS = ("balance", "compensate", "bias")
@@ -157,29 +166,16 @@ def convert(
     `samples` is a set or its name; INT8 and FP16 need one. `ranges` replaces those of the model's metadata.
     ModelError and SampleError say what is wrong with the model or with a sample.
     """
+    return Conversion.opened(source, options, samples=samples, count=count, ranges=ranges, note=note).run(target)
+
+
+def _check_options(options: PrecisionOptions) -> None:
     if options.precision not in {"fp32", "fp16", "int8"}:
         raise UsageError(f"unknown precision {options.precision!r}", fix="Known are fp32, fp16 and int8.")
     _known("calibration method", options.method, ("auto", *METHODS))
     _known("coverage", options.coverage, COVERAGES)
     for name in options.refine:
         _known("refinement", name, REFINEMENTS)
-    proto = load_model(source)
-    spec = model_spec(proto)
-    if samples == RANDOM:
-        spec = _with_ranges(spec, None, ranges)
-        opened: SampleSet | None = random_set(spec, count or FEW_SAMPLES)
-    else:
-        opened = open_set(samples, count=count) if isinstance(samples, str) else samples
-        spec = _with_ranges(spec, opened, ranges)
-    notes: list[str] = []
-
-    def tell(text: str) -> None:
-        notes.append(text)
-        note(text)
-
-    work = _Conversion(proto, spec, options, opened, tell)
-    result = work.run(target)
-    return replace(result, notes=tuple(notes))
 
 
 def _known(what: str, given: str, known: Sequence[str]) -> None:
@@ -202,8 +198,11 @@ def _with_ranges(
     return replace(spec, ranges={name: merged[name] for name in sorted(names & merged.keys())})
 
 
-class _Conversion:
-    """One conversion's state: the float model as ONNX and as IR, what the set showed, and what was decided."""
+class Conversion:
+    """One conversion's state: the float model as ONNX and as IR, what the set showed, and what was decided.
+
+    `run` does it all. A search calls `prepare`, tries what it likes on copies of `model`, and then `finish`.
+    """
 
     def __init__(
         self,
@@ -211,13 +210,14 @@ class _Conversion:
         spec: ModelSpec,
         options: PrecisionOptions,
         samples: SampleSet | None,
-        tell: Callable[[str], None],
+        note: Callable[[str], None],
     ) -> None:
+        self._note = note
+        self.notes: list[str] = []
         self.proto = typed(proto)
         self.spec = spec
         self.options = options
         self.samples = samples
-        self.tell = tell
         self.model = ir.from_proto(self.proto)
         usual = {name: span[1] for name, span in spec.ranges.items()}
         self.usual = usual
@@ -225,36 +225,82 @@ class _Conversion:
         self.macs = mac_nodes(self.model, self.shapes)
         self.record: CalibrationRecord | None = None
         self.masks = Masks()
+        self.plan = Plan(nodes=(), residuals=(), kept=())
+        self.seen = Observed()
+
+    @classmethod
+    def opened(
+        cls,
+        source: Path,
+        options: PrecisionOptions,
+        *,
+        samples: str | SampleSet | None = None,
+        count: int | None = None,
+        ranges: Mapping[str, tuple[int, int, int]] | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> Conversion:
+        """Open what `convert` is given."""
+        _check_options(options)
+        proto = load_model(source)
+        spec = model_spec(proto)
+        if samples == RANDOM:
+            spec = _with_ranges(spec, None, ranges)
+            opened: SampleSet | None = random_set(spec, count or FEW_SAMPLES)
+        else:
+            opened = open_set(samples, count=count) if isinstance(samples, str) else samples
+            spec = _with_ranges(spec, opened, ranges)
+        return cls(proto, spec, options, opened, note)
+
+    def tell(self, text: str) -> None:
+        """Note something for the user, now and in the result."""
+        self.notes.append(text)
+        self._note(text)
 
     def run(self, target: Path) -> Converted:
-        notes = lint_qdq(self.model, self.macs)
-        for text in notes:
+        """Convert and write."""
+        self.prepare()
+        return self.finish(target)
+
+    def prepare(self) -> None:
+        """Plan, and run the calibration set."""
+        for text in lint_qdq(self.model, self.macs):
             self.tell(text)
-        precision, quantised = self.options.precision, has_qdq(self.model)
-        kept: list[Kept] = []
-        chosen: tuple[MacNode, ...] = ()
-        if precision == "int8" and quantised:
+        if self.options.precision == "fp32":
+            return
+        if self.options.precision == "int8" and not has_qdq(self.model):
+            self.plan = make_plan(self.macs, keep=self._names(self.options.keep), coverage=self.options.coverage)
+            if not self.plan.nodes:
+                raise ModelError(
+                    "no layer of the model can be INT8",
+                    fix="It has no Conv, Gemm or MatMul with constant weights.",
+                )
+        self.seen = self._observe(self.plan)
+
+    def tuned(self) -> Tuned:
+        """Return thresholds, weights and biases for the plan as it stands."""
+        return tune(self.plan, self.seen, self.options.method, self.options.refine)
+
+    def finish(self, target: Path, *, keep: Mapping[str, str] | None = None) -> Converted:
+        """Place and write; `keep` names nodes that stay out of INT8 after all, and why."""
+        precision, chosen = self.options.precision, self.plan.nodes
+        kept = list(self.plan.kept)
+        if precision == "int8" and has_qdq(self.model):
             self.tell("the model is quantised already: its Q/DQ is kept as it is, only the rest becomes FP16")
             chosen = tuple(mac for mac in self.macs if behind_dq(mac))
-        plan = Plan(nodes=(), residuals=(), kept=())
+        if keep:
+            self.plan = make_plan(self.macs, keep={*self.options.keep, *keep}, coverage=self.options.coverage)
+            chosen = self.plan.nodes
+            kept = [replace(one, why=keep.get(one.node, one.why)) for one in self.plan.kept]
         if precision != "fp32":
-            if precision == "int8" and not quantised:
-                plan = make_plan(self.macs, keep=self._names(self.options.keep), coverage=self.options.coverage)
-                chosen, kept = plan.nodes, list(plan.kept)
-                if not chosen:
-                    raise ModelError(
-                        "no layer of the model can be INT8",
-                        fix="It has no Conv, Gemm or MatMul with constant weights.",
-                    )
-            seen = self._observe(plan)
-            tuned = tune(plan, seen, self.options.method, self.options.refine)
+            tuned = self.tuned()
             kept_names = self.options.keep if precision == "fp16" else ()
-            stays = keep_fp32(self.model, seen.amax, masks=self.masks, keep=kept_names)
+            stays = keep_fp32(self.model, self.seen.amax, masks=self.masks, keep=kept_names)
             for mac, shift in tuned.biases.items():
                 add_to_bias(self.model.graph, mac, shift)
-            balancing = insert_qdq(self.model, plan, tuned.amax, tuned.weights, tuned.balances)
+            balancing = insert_qdq(self.model, self.plan, tuned.amax, tuned.weights, tuned.balances)
             kept += to_fp16(self.model, stays, feeding=balancing)
-        return self._write(target, chosen, kept, placed=bool(plan.nodes))
+        made = self._write(target, chosen, kept, placed=bool(self.plan.nodes))
+        return replace(made, notes=tuple(self.notes))
 
     def _names(self, keep: tuple[str, ...]) -> tuple[str, ...]:
         names = {mac.name for mac in self.macs}

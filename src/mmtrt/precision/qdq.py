@@ -20,7 +20,7 @@ from mmtrt.precision.plan import Plan
 from mmtrt.precision.scales import int8_scale, quantize, weight_scales
 from mmtrt.tensors import Array
 
-__all__ = ["add_to_bias", "channels", "has_bias", "insert_qdq", "quantised_weight"]
+__all__ = ["add_to_bias", "bias_input", "channels", "has_bias", "insert_qdq", "quantised_weight"]
 
 
 Stored = Mapping[ir.Node, "tuple[Array, Array]"]
@@ -216,7 +216,7 @@ def _stored(graph: ir.Graph, mac: MacNode, array: Array, scale: Array, *, name: 
 
 def add_to_bias(graph: ir.Graph, mac: MacNode, shift: Array) -> None:
     """Add `(N,)` to the bias of a node that has one: its own third input, or that of the Add behind it."""
-    node, index = _bias_of(mac)
+    node, index = bias_input(mac)
     bias = constant(node.inputs[index]) if node is not None else None
     assert node is not None and bias is not None  # noqa: S101, PT018 -- `has_bias` was asked
     name = f"{mac.node.outputs[0].name}.corrected_bias"
@@ -225,10 +225,11 @@ def add_to_bias(graph: ir.Graph, mac: MacNode, shift: Array) -> None:
 
 def has_bias(mac: MacNode) -> bool:
     """Tell whether a node has a bias that is its alone, constant and plainly added, for `add_to_bias`."""
-    return _bias_of(mac)[0] is not None
+    return bias_input(mac)[0] is not None
 
 
-def _bias_of(mac: MacNode) -> tuple[ir.Node | None, int]:
+def bias_input(mac: MacNode) -> tuple[ir.Node | None, int]:
+    """Return the node and the input that add a bias to this one's result, None and 0 where that can't be changed."""
     columns = mac.node.outputs[0].shape[-1] if mac.node.outputs[0].shape else None
     if mac.node.outputs[0].is_graph_output() and mac.node.op_type == "MatMul":
         return (None, 0)  # Who reads the result itself would miss what the Add behind it is given.

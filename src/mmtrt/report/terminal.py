@@ -156,6 +156,8 @@ def build_view(build: BuildResult) -> RenderableType:
     if build.int8:
         share = f"{100 * build.int8['mac_share']:.1f} % of the multiply-accumulates"
         rows["INT8"] = f"{build.int8['nodes']} of {build.int8['of']} nodes, {share}"
+    if build.search:
+        rows |= _search_rows(build.search)
     if build.calibration:
         rows["calibration"] = _calibration(build.calibration)
     if build.layers:
@@ -163,6 +165,48 @@ def build_view(build: BuildResult) -> RenderableType:
     if build.cached:
         rows["cached"] = "nothing had changed, nothing was done"
     return facts_view(rows)
+
+
+_SHOWN = 10
+"""Layers that stay FP16 in a build's view."""
+
+
+def _search_rows(found: Mapping[str, Any]) -> dict[str, str]:
+    verdict = "holds" if found["met"] else f"can't be met: {'; '.join(found['outside'])}"
+    cost = f"{found['trials']} placements, {found['inferences']:.1f} passes over the set, {found['wall_s']:.1f} s"
+    rows = {"budget": f"{verdict}, on {found['judged_on']} samples that did not calibrate  ({cost})"}
+    lines = [
+        f"{loss['module']}  ({100 * loss['mac_share']:.2f} % of the work, {_hurt(loss)} alone)"
+        for loss in found["kept"]
+    ]
+    if len(lines) > _SHOWN:
+        lines = [*lines[:_SHOWN], f"and {len(lines) - _SHOWN} more: --json tells all"]
+    return {**rows, "stays FP16": "\n".join(lines)} if lines else rows
+
+
+def _hurt(loss: Mapping[str, Any]) -> str:
+    """The output that a layer hurts most, and how far."""
+    known = [(value, name) for name, value in loss["sqnr_db"].items() if value is not None]
+    return f"{min(known)[1]} {min(known)[0]:.1f} dB" if known else "no output"
+
+
+def sensitivity_view(found: Mapping[str, Any]) -> RenderableType:
+    """Branches and layers, the most sensitive first: SQNR in dB of each output when they alone are INT8."""
+    tables = []
+    for title, rows in (("branch", found["branches"]), ("layer", found["layers"])):
+        table = _table()
+        table.add_column(title)
+        table.add_column("layers" if title == "branch" else "node")
+        table.add_column("work %", justify="right")
+        for output in rows[0]["sqnr_db"] if rows else ():
+            table.add_column(f"{output} dB", justify="right")
+        for row in rows:
+            cells = ["-" if value is None else f"{value:.1f}" for value in row["sqnr_db"].values()]
+            what = str(row["layers"]) if title == "branch" else row["name"]
+            table.add_row(Text(row["module"]), Text(what), f"{100 * row['mac_share']:.2f}", *cells)
+        tables.append(table)
+    cost = f"{found['inferences']:.1f} passes over the set, {found['wall_s']:.1f} s"
+    return Group(*tables, Text(f"on {found['samples']} samples that did not calibrate; {cost}"))
 
 
 def _calibration(record: Mapping[str, Any]) -> str:

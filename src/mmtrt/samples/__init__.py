@@ -7,7 +7,7 @@ that start with `label.` are labels, those that start with `output.` are a golde
 
 from mmtrt.samples.batching import Batch, batches, shapes_profile
 from mmtrt.samples.checks import checked
-from mmtrt.samples.core import FEW_SAMPLES, LABEL, OUTPUT, Sample, SampleSet, split_label, with_prefix
+from mmtrt.samples.core import FEW_SAMPLES, LABEL, OUTPUT, Sample, SampleSet, parted, split_label, with_prefix
 from mmtrt.samples.opening import import_object, open_set
 from mmtrt.samples.writing import write_samples
 
@@ -22,6 +22,7 @@ __all__ = [
     "checked",
     "import_object",
     "open_set",
+    "parted",
     "shapes_profile",
     "split_label",
     "with_prefix",

@@ -13,7 +13,7 @@ import numpy as np
 from mmtrt.errors import MmtrtError, SampleError
 from mmtrt.tensors import Array, array_digest
 
-__all__ = ["FEW_SAMPLES", "LABEL", "OUTPUT", "Sample", "SampleSet", "split_label", "with_prefix"]
+__all__ = ["FEW_SAMPLES", "LABEL", "OUTPUT", "Sample", "SampleSet", "parted", "split_label", "with_prefix"]
 
 LABEL = "label."
 OUTPUT = "output."
@@ -68,6 +68,27 @@ class SampleSet:
                 f"{self.source} yields other samples than its digest says",
                 fix=f'If the change is meant, set digest = "{digest.hexdigest()}".',
             )
+
+
+def parted(samples: SampleSet, every: int, *, at_most: int) -> tuple[SampleSet, SampleSet]:
+    """Part a set: every `every`-th sample, `at_most` so many of them, and all the others; returns the others first."""
+
+    def judges(index: int) -> bool:
+        return index % every == every - 1 and index < every * at_most
+
+    def part(name: str, wanted: Callable[[int], bool]) -> SampleSet:
+        def read(given: SampleSet) -> Iterator[Sample]:
+            return (sample for index, sample in enumerate(given) if wanted(index))
+
+        return SampleSet(
+            source=samples.source,
+            key=f"{samples.key}:{name}:{every}:{at_most}",
+            read=lambda: read(samples),
+            read_inputs=lambda: read(samples.inputs_only()),
+            on_data=samples.on_data,
+        )
+
+    return part("others", lambda index: not judges(index)), part("every", judges)
 
 
 def _named_errors(read: Callable[[], Iterable[Sample]], count: int | None, source: str) -> Iterator[dict[str, Array]]:

@@ -1,0 +1,62 @@
+"""The budget of a precision search, and the measuring of single layers, as stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmtrt.errors import UsageError
+from mmtrt.isolation import run_isolated
+from mmtrt.onnx_files import load_model, model_spec
+from mmtrt.parity.budget import Budget, check_names, judged
+from mmtrt.pipeline.context import Context
+from mmtrt.precision.convert import PrecisionOptions
+from mmtrt.precision.sensitivity import Measured, Sensitivity, sensitivity
+from mmtrt.samples import LABEL, SampleSet, with_prefix
+
+__all__ = ["BudgetJudge", "sensitivity_stage", "task_metrics"]
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetJudge:
+    """Holds a measurement to a budget, as `mmtrt check` does."""
+
+    budget: Budget
+
+    def __call__(self, measured: Measured) -> tuple[str, ...]:
+        """Return what is out, with the output's name."""
+        out: list[str] = []
+        for name, comparison in measured.outputs.items():
+            _, why = judged(name, comparison, measured.drops.get(name, {}), self.budget)
+            out += [f"{name}: {one}" for one in why]
+        return tuple(out)
+
+
+def task_metrics(model: Path, budget: Budget, samples: SampleSet | None) -> dict[str, list[str]]:
+    """Return the task metrics that a budget needs, by output; UsageError where it names what can't be judged."""
+    if not budget:
+        raise UsageError("a search needs a budget", fix="Give --budget METRIC=VALUE, as cosine=0.999.")
+    outputs = [tensor.name for tensor in model_spec(load_model(model, weights=False)).outputs]
+    labels = with_prefix(next(iter(samples)), LABEL) if samples is not None else {}
+    wanted: dict[str, list[str]] = {}
+    for key in budget:
+        output, _, metric = key.rpartition(":")
+        if metric.endswith("_drop"):
+            for name in [output] if output else [name for name in outputs if name in labels]:
+                if name in labels:
+                    wanted.setdefault(name, []).append(metric.removesuffix("_drop"))
+    check_names(budget, outputs, wanted)
+    return wanted
+
+
+def sensitivity_stage(
+    context: Context, model: Path, options: PrecisionOptions, samples: str, count: int | None
+) -> Sensitivity:
+    """Measure layers and branches in a process of their own."""
+    context.stage(f"INT8, layer by layer: {model.name}")
+    found = run_isolated(
+        sensitivity, model, options, samples=samples, count=count, what=f"the sensitivity of {model.name}"
+    )
+    for text in found.notes:
+        context.note(text)
+    return found
