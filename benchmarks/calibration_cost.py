@@ -38,7 +38,7 @@ def plain(model: Path, folder: str, count: int) -> dict[str, float]:
     """Seconds of FP32 inference over the set, batched as calibration does; peak memory of the process in MiB."""
     proto = load_model(model)
     spec = model_spec(proto)
-    session = session_from(proto.SerializeToString(), "speed")
+    session = session_from(proto, "speed")
     names = [output.name for output in session.get_outputs()]
     spent = 0.0
     for batch in batches(checked(open_set(folder, count=count), spec), spec, size=BATCH):

@@ -23,8 +23,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-
 from mmtrt.artifacts import write_json
 from mmtrt.engine.build import BuildOptions, build_engine
 from mmtrt.engine.targets import load_target
@@ -32,10 +30,10 @@ from mmtrt.errors import MmtrtError
 from mmtrt.export.exporter import ExportOptions, export_model
 from mmtrt.export.sources import load_source
 from mmtrt.machine import machine
-from mmtrt.onnx_files import load_model, model_spec
+from mmtrt.onnx_files import model_spec, open_model
 from mmtrt.parity.compare import Side, compare
 from mmtrt.pipeline.structure import engine_structure
-from mmtrt.precision.graph import behind_dq, mac_nodes, typed, usual_shapes
+from mmtrt.precision.graph import behind_dq, mac_nodes, typed, usual_shapes, with_weights_in
 from mmtrt.runtimes.isolated import IsolatedOrtRunner
 from mmtrt.samples import SampleSet, batches, checked, open_set
 
@@ -181,7 +179,7 @@ class _Judge:
         self._reference = reference
         self._folder = folder
         self._options = options
-        self._spec = model_spec(load_model(reference))
+        self._spec = model_spec(open_model(reference))
         self._macs = {mac.name: mac.macs for mac in self._nodes(reference)}
 
     def judged(self, candidate: Path) -> dict[str, Any]:
@@ -194,8 +192,10 @@ class _Judge:
         }
 
     def _nodes(self, path: Path) -> list[Any]:
-        proto = typed(load_model(path))
-        return mac_nodes(ir.from_proto(proto), usual_shapes(proto, {n: s[1] for n, s in self._spec.ranges.items()}))
+        proto = typed(open_model(path))
+        return mac_nodes(
+            with_weights_in(proto, path.parent), usual_shapes(proto, {n: s[1] for n, s in self._spec.ranges.items()})
+        )
 
     def _share(self, candidate: Path) -> float:
         inside = sum(self._macs.get(mac.name, 0) for mac in self._nodes(candidate) if behind_dq(mac))

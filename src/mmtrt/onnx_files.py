@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.checker
+import onnx_ir as ir
 
 from mmtrt.artifacts import file_digest, key_of, whole_file
 from mmtrt.errors import ModelError
+from mmtrt.onnx_mapped import MAPPED_BYTES, mapped
 from mmtrt.tensors import ModelSpec, TensorSpec
 
 __all__ = [
@@ -25,12 +27,14 @@ __all__ = [
     "EMBED_LIMIT",
     "SPEC_KEY",
     "elem_types",
+    "embedded",
     "graph_spec",
     "load_model",
     "metadata_of",
     "model_budget",
     "model_digest",
     "model_spec",
+    "open_model",
     "save_model",
     "set_metadata",
 ]
@@ -42,14 +46,18 @@ EMBED_LIMIT = 1_800_000_000
 """Bytes of weights above which they are kept in a file beside the ONNX: protobuf ends at 2 GiB."""
 
 
-def load_model(path: Path, *, weights: bool = True) -> onnx.ModelProto:
-    """Load an ONNX file; ModelError that says what is wrong with it and how to mend it."""
+def open_model(path: Path) -> onnx.ModelProto:
+    """Open an ONNX file without its weights: the large ones are external data, in the file itself where they were.
+
+    ModelError that says what is wrong with the file and how to mend it. `path.parent` is where external data lie.
+    """
     if not path.exists():
         raise ModelError(f"there is no file {path}", fix="Check the path; `mmtrt export` makes an ONNX file.")
     if path.is_dir():
         raise ModelError(f"{path} is a folder, not an ONNX file")
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        # Behind a link, the file's own name would be one outside its folder.
+        model = onnx.load(str(path), load_external_data=False) if path.is_symlink() else mapped(path)
     except Exception as error:
         raise ModelError(
             f"{path} is no ONNX file, or it is cut off: {_first_line(error)}",
@@ -57,22 +65,60 @@ def load_model(path: Path, *, weights: bool = True) -> onnx.ModelProto:
         ) from error
     if not model.graph.node and not model.graph.output:
         raise ModelError(f"{path} is no ONNX file: it holds no graph", fix="Export the model again.")
-    locations = _external(model, path)
-    if weights and locations:
-        try:
-            onnx.load_external_data_for_model(model, str(path.parent))
-        except Exception as error:
-            raise ModelError(
-                f"{path}: its external weights can't be read: {_first_line(error)}", fix="Export it again."
-            ) from error
+    _external(model, path)
     try:
-        onnx.checker.check_model(model if not locations or weights else str(path))
+        _check(model, path)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{path} is no valid ONNX: {_first_line(error)}", fix="Export it again.") from error
-    except ValueError:
-        # Beyond 2 GiB the checker wants the file itself.
-        onnx.checker.check_model(str(path))
     return model
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """Load an ONNX file with all its weights, as `open_model` opens it; ModelError as there."""
+    model = open_model(path)
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:
+        raise ModelError(
+            f"{path}: its external weights can't be read: {_first_line(error)}", fix="Export it again."
+        ) from error
+    return model
+
+
+def embedded(model: ir.Model) -> onnx.ModelProto:
+    """Return a graph with all its weights inside, those that were mapped too."""
+    ir.external_data.load_to_model(model)
+    return ir.to_proto(model)
+
+
+def _check(model: onnx.ModelProto, path: Path) -> None:
+    """Run ONNX's checker, which copies weights several times over: the large ones are inputs to it."""
+    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _node_tensors(model.graph.node)):
+        onnx.checker.check_model(str(path))
+        return
+    onnx.checker.check_model(_without_weights(model))
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    light = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name == "graph":
+            continue
+        if field.is_repeated:
+            getattr(light, field.name).extend(value)
+        else:
+            setattr(light, field.name, value)
+    own = model.graph
+    light.graph.name = own.name
+    for name in ("node", "input", "output", "value_info", "sparse_initializer", "quantization_annotation"):
+        getattr(light.graph, name).extend(getattr(own, name))
+    known = {value.name for value in own.input}
+    for tensor in own.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL and tensor.ByteSize() < 2 * MAPPED_BYTES:
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in known:
+            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return light
 
 
 def _first_line(error: Exception) -> str:
@@ -158,8 +204,7 @@ def _end(path: Path, tensor: onnx.TensorProto, entries: Mapping[str, str]) -> in
 
 def model_digest(path: Path) -> str:
     """SHA-256 over the ONNX file and its external data."""
-    model = load_model(path, weights=False)
-    locations = _external(model, path)
+    locations = _external(open_model(path), path) - {path.name}
     if not locations:
         return file_digest(path)
     return key_of({"onnx": file_digest(path), **{name: file_digest(path.parent / name) for name in locations}})
@@ -170,10 +215,10 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
 
     Equal models give equal bytes.
     """
-    size = sum(len(t.raw_data) for t in model.graph.initializer)
+    size = sum(t.ByteSize() for t in model.graph.initializer)
     if size <= EMBED_LIMIT:
         try:
-            onnx.checker.check_model(model)
+            onnx.checker.check_model(_without_weights(model))
         except onnx.checker.ValidationError as error:
             raise ModelError(
                 f"{path.name}: what was made is no valid ONNX: {_first_line(error)}",

@@ -38,6 +38,7 @@ SLOW = ("numpy", "pydantic")
 NEED_EXTRAS = (
     "mmtrt.export.*",
     "mmtrt.onnx_files",
+    "mmtrt.onnx_mapped",
     "mmtrt.pipeline.benching",
     "mmtrt.pipeline.building",
     "mmtrt.pipeline.checking",

@@ -19,10 +19,11 @@ from mmtrt.engine.build import BuildOptions, EngineBuild, build_engine
 from mmtrt.engine.flavours import choose, gpu
 from mmtrt.errors import BuildError, ModelError, SampleError, UsageError
 from mmtrt.isolation import run_isolated
-from mmtrt.onnx_files import load_model, metadata_of, model_digest, model_spec
+from mmtrt.onnx_files import metadata_of, model_digest, model_spec, open_model
 from mmtrt.pipeline.context import Context
 from mmtrt.pipeline.searching import BudgetJudge, task_metrics
 from mmtrt.precision.convert import PRECISION_KEY, REFINED, Converted, PrecisionOptions, convert
+from mmtrt.precision.graph import with_weights_in
 from mmtrt.precision.lint import has_qdq, lint_qdq
 from mmtrt.precision.search import search
 from mmtrt.results import BuildResult, plain
@@ -80,7 +81,7 @@ class BuildRequest:
 def build_stage(context: Context, request: BuildRequest) -> BuildResult:
     """Convert and build, each from the cache where nothing changed; the files appear in `request.folder`."""
     flavour = choose(request.options.flavor)
-    proto = load_model(request.model, weights=False)
+    proto = open_model(request.model)
     spec = model_spec(proto)
     ranges = {**request.ranges, **ranges_from_shapes(spec, request.shapes)}
     stored = stored_precision(proto)
@@ -158,7 +159,7 @@ def _unreadable(why: str) -> ModelError:
 def _lint(path: Path, proto: onnx.ModelProto) -> None:
     """Refuse Q/DQ that TensorRT would misread, in a model that is built as it is."""
     if has_qdq(ir.from_proto(proto)):
-        lint_qdq(ir.from_proto(load_model(path)), [])
+        lint_qdq(with_weights_in(open_model(path), path.parent), [])
 
 
 def _open(request: BuildRequest) -> tuple[str, SampleSet | None]:
@@ -339,7 +340,7 @@ def _kept_int8(onnx_path: Path, built: EngineBuild) -> None:
 
 def _quantised_kinds(onnx_path: Path) -> Counter[str]:
     """Count the nodes both of whose operands come out of DequantizeLinear, over casts, by kind."""
-    proto = load_model(onnx_path, weights=False)
+    proto = open_model(onnx_path)
     producers = {name: node for node in proto.graph.node for name in node.output}
 
     def dequantised(name: str) -> bool:
@@ -357,7 +358,7 @@ def _quantised_kinds(onnx_path: Path) -> Counter[str]:
 
 
 def _explain(onnx_path: Path) -> Any:
-    proto = load_model(onnx_path, weights=False)
+    proto = open_model(onnx_path)
     modules = {
         node.name: entry.value
         for node in proto.graph.node

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
 from mmtrt.engine.inspect import inspect_engine
-from mmtrt.onnx_files import load_model, model_digest, model_spec
+from mmtrt.onnx_files import model_digest, model_spec, open_model
 from mmtrt.pipeline.building import stored_precision, stored_summary
 from mmtrt.pipeline.sides import ENGINE_SUFFIXES
-from mmtrt.precision.graph import mac_nodes, module_of, typed, usual_shapes
+from mmtrt.precision.graph import mac_nodes, module_of, typed, usual_shapes, with_weights_in
 from mmtrt.results import plain
 from mmtrt.samples import open_set
 from mmtrt.tensors import Array, format_shape
@@ -47,10 +46,10 @@ def _engine(path: Path) -> dict[str, Any]:
 
 
 def _onnx(path: Path) -> dict[str, Any]:
-    proto = load_model(path)
+    proto = open_model(path)
     spec = model_spec(proto)
     usual = {name: span[1] for name, span in spec.ranges.items()}
-    macs = mac_nodes(ir.from_proto(typed(proto)), usual_shapes(proto, usual))
+    macs = mac_nodes(with_weights_in(typed(proto), path.parent), usual_shapes(proto, usual))
     by_branch: Counter[str] = Counter()
     for mac in macs:
         by_branch[module_of(mac.node).partition(".")[0]] += mac.macs

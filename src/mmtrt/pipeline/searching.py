@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmtrt.errors import UsageError
 from mmtrt.isolation import run_isolated
-from mmtrt.onnx_files import load_model, model_spec
+from mmtrt.onnx_files import model_spec, open_model
 from mmtrt.parity.budget import Budget, check_names, judged
 from mmtrt.pipeline.context import Context
 from mmtrt.precision.convert import PrecisionOptions
@@ -36,7 +36,7 @@ def task_metrics(model: Path, budget: Budget, samples: SampleSet | None) -> dict
     """Return the task metrics that a budget needs, by output; UsageError where it names what can't be judged."""
     if not budget:
         raise UsageError("a search needs a budget", fix="Give --budget METRIC=VALUE, as cosine=0.999.")
-    outputs = [tensor.name for tensor in model_spec(load_model(model, weights=False)).outputs]
+    outputs = [tensor.name for tensor in model_spec(open_model(model)).outputs]
     labels = with_prefix(next(iter(samples)), LABEL) if samples is not None else {}
     wanted: dict[str, list[str]] = {}
     for key in budget:

@@ -10,7 +10,7 @@ from mmtrt.artifacts import file_digest
 from mmtrt.engine import manifest as manifests
 from mmtrt.engine.flavours import gpu
 from mmtrt.errors import InputError, MachineError
-from mmtrt.onnx_files import load_model, model_budget, model_digest, model_spec
+from mmtrt.onnx_files import model_budget, model_digest, model_spec, open_model
 from mmtrt.pipeline.building import stored_precision
 from mmtrt.runtimes import Runner
 from mmtrt.runtimes.isolated import IsolatedOrtRunner
@@ -64,7 +64,7 @@ def open_subject(text: str) -> Subject:
 
 
 def _onnx(path: Path) -> Subject:
-    proto = load_model(path, weights=False)
+    proto = open_model(path)
     return Subject(
         what=str(path),
         precision=stored_precision(proto),

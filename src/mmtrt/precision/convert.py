@@ -15,10 +15,10 @@ import onnx
 import onnx_ir as ir
 
 from mmtrt.errors import ModelError, SampleError, UsageError
-from mmtrt.onnx_files import BUDGET_KEY, SPEC_KEY, load_model, model_spec, save_model, set_metadata
-from mmtrt.precision.bounds import unbounded
+from mmtrt.onnx_files import BUDGET_KEY, SPEC_KEY, embedded, model_spec, open_model, save_model, set_metadata
+from mmtrt.precision.bounds import Bounds
 from mmtrt.precision.fp16 import HEADROOM, keep_fp32, to_fp16
-from mmtrt.precision.graph import MacNode, behind_dq, mac_nodes, module_of, typed, usual_shapes
+from mmtrt.precision.graph import MacNode, behind_dq, mac_nodes, module_of, typed, usual_shapes, with_weights_in
 from mmtrt.precision.lint import has_qdq, lint_qdq
 from mmtrt.precision.masks import LARGEST, Masks, clamp_masks
 from mmtrt.precision.observe import Observed, observe, peak_rss_mib, plain_inference
@@ -207,6 +207,7 @@ class Conversion:
     def __init__(
         self,
         proto: onnx.ModelProto,
+        folder: Path,
         spec: ModelSpec,
         options: PrecisionOptions,
         samples: SampleSet | None,
@@ -215,16 +216,18 @@ class Conversion:
         self._note = note
         self.notes: list[str] = []
         self.proto = typed(proto)
+        self.folder = folder
         self.spec = spec
         self.options = options
         self.samples = samples
-        self.model = ir.from_proto(self.proto)
+        self.model = with_weights_in(self.proto, folder)
         usual = {name: span[1] for name, span in spec.ranges.items()}
         self.usual = usual
         self.shapes = usual_shapes(self.proto, usual)
         self.macs = mac_nodes(self.model, self.shapes)
         self.record: CalibrationRecord | None = None
         self.masks = Masks()
+        self.bounds = Bounds(self.model)
         self.plan = Plan(nodes=(), residuals=(), kept=())
         self.seen = Observed()
 
@@ -241,7 +244,7 @@ class Conversion:
     ) -> Conversion:
         """Open what `convert` is given."""
         _check_options(options)
-        proto = load_model(source)
+        proto = open_model(source)
         spec = model_spec(proto)
         if samples == RANDOM:
             spec = _with_ranges(spec, None, ranges)
@@ -249,7 +252,7 @@ class Conversion:
         else:
             opened = open_set(samples, count=count) if isinstance(samples, str) else samples
             spec = _with_ranges(spec, opened, ranges)
-        return cls(proto, spec, options, opened, note)
+        return cls(proto, source.parent, spec, options, opened, note)
 
     def tell(self, text: str) -> None:
         """Note something for the user, now and in the result."""
@@ -294,7 +297,7 @@ class Conversion:
         if precision != "fp32":
             tuned = self.tuned()
             kept_names = self.options.keep if precision == "fp16" else ()
-            stays = keep_fp32(self.model, self.seen.amax, masks=self.masks, keep=kept_names)
+            stays = keep_fp32(self.model, self.seen.amax, known=self.bounds, masks=self.masks, keep=kept_names)
             for mac, shift in tuned.biases.items():
                 add_to_bias(self.model.graph, mac, shift)
             balancing = insert_qdq(self.model, self.plan, tuned.amax, tuned.weights, tuned.balances)
@@ -325,24 +328,26 @@ class Conversion:
                 fix="Give a set with --calib, or export with `mmtrt export`, which writes one beside the model.",
             )
         self.masks = clamp_masks(self.model)
+        self.bounds = Bounds(self.model)
         for name in self.masks.constants:
             self.tell(f"constant {name!r} is beyond FP16's range and was clamped")
-        self.proto = _serialised(self.model)
+        self.proto = ir.to_proto(self.model)
         watched = self._watched(plan)
         size = self.options.batch or self._fitting({*plan.values(), *watched})
         timer = _Timer()
         seen = observe(
             self.proto,
             timer.each(self._batches(size)),
+            folder=self.folder,
             histograms=plan.values(),
             ranges=watched,
             rows=reading(plan) if self._judges else {},
             masks=self._token_masks(),
         )
-        more = unbounded(self.model, seen.amax, LARGEST / HEADROOM)
+        more = self.bounds.unbounded(seen.amax, LARGEST / HEADROOM)
         if more:
             self.tell(f"{len(more)} values may leave FP16's range by their bounds: a second pass watches them")
-            again = observe(self.proto, self._batches(size), histograms=(), ranges=more)
+            again = observe(self.proto, self._batches(size), folder=self.folder, histograms=(), ranges=more)
             seen.amax.update(again.amax)
             seen.wall_s += again.wall_s
         if not self.samples.on_data:
@@ -357,7 +362,7 @@ class Conversion:
             method=self.options.method if plan.nodes else "max",
             wall_s=seen.wall_s,
             read_s=timer.read_s,
-            inference_s=timer.plain_inference(self.proto, seen.samples),
+            inference_s=timer.plain_inference(self.proto, self.folder, seen.samples),
             peak_rss_mib=peak,
             on_data=self.samples.on_data,
         )
@@ -386,7 +391,7 @@ class Conversion:
         floats = [tensor.name for tensor in self.spec.inputs if tensor.dtype.startswith("float")]
         # Bounds start from what INT8 sees; where only FP16 is asked for, the same ranges keep them from compounding.
         starts = [] if plan.nodes else make_plan(self.macs).values()
-        loose = unbounded(self.model, {}, LARGEST / HEADROOM)
+        loose = self.bounds.unbounded({}, LARGEST / HEADROOM)
         return list(dict.fromkeys([*floats, *starts, *loose, *sorted(self.masks.values)]))
 
     def _batches(self, size: int) -> Iterator[Batch]:
@@ -409,7 +414,7 @@ class Conversion:
             calibration=self.record,
             kept=tuple(kept),
         )
-        proto = _serialised(self.model)
+        proto = embedded(self.model)
         # What a value is called inside is nobody's business; a third of a small file is.
         del proto.graph.value_info[:]
         set_metadata(
@@ -422,10 +427,6 @@ class Conversion:
         )
         save_model(proto, target)
         return result
-
-
-def _serialised(model: ir.Model) -> onnx.ModelProto:
-    return ir.to_proto(model)
 
 
 class _Timer:
@@ -445,8 +446,8 @@ class _Timer:
             yield batch
             start = time.perf_counter()
 
-    def plain_inference(self, proto: onnx.ModelProto, samples: int) -> float:
+    def plain_inference(self, proto: onnx.ModelProto, folder: Path, samples: int) -> float:
         """Return the seconds of plain inference over so many samples, extrapolated from the batches kept."""
-        run = plain_inference(proto)
+        run = plain_inference(proto, folder)
         run(self._timed[0])  # the first run of a session allocates
         return sum(map(run, self._timed)) * samples / sum(len(batch.indices) for batch in self._timed)

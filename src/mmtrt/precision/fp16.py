@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from mmtrt.precision.bounds import bounds
+from mmtrt.precision.bounds import Bounds
 from mmtrt.precision.graph import constant, is_float, module_of
 from mmtrt.precision.masks import LARGEST, Masks
 from mmtrt.precision.plan import Kept
@@ -42,15 +42,21 @@ _FP32_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
 
 
 def keep_fp32(
-    model: ir.Model, seen: Mapping[str, float], *, masks: Masks | None = None, keep: Collection[str] = ()
+    model: ir.Model,
+    seen: Mapping[str, float],
+    *,
+    known: Bounds | None = None,
+    masks: Masks | None = None,
+    keep: Collection[str] = (),
 ) -> dict[ir.Node, str]:
     """Return the nodes that stay FP32 by rules 1 and 2, and why; judged on the float graph, before Q/DQ.
 
     `seen` maps value names to the largest |value| that calibration showed; `keep` names nodes or modules that
     stay FP32 whatever their ranges. A mask is a constant that new data does not move, so it needs no headroom.
     """
+    bound_by = (known or Bounds(model)).largest(seen)
     masked = masks.values if masks else frozenset()
-    limits = {name: bound / HEADROOM if name in masked else bound for name, bound in bounds(model, seen).items()}
+    limits = {name: bound / HEADROOM if name in masked else bound for name, bound in bound_by.items()}
     reasons = {node: _why_fp32(node, limits, keep) for node in model.graph}
     return {node: reason for node, reason in reasons.items() if reason is not None}
 

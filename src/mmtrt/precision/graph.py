@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -28,6 +29,7 @@ __all__ = [
     "usual_shapes",
     "weight_of",
     "with_sizes",
+    "with_weights_in",
 ]
 
 MAC_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -68,6 +70,13 @@ def typed(model: onnx.ModelProto) -> onnx.ModelProto:
         if not node.name and node.output:
             node.name = f"{node.op_type}:{node.output[0]}"
     return told
+
+
+def with_weights_in(model: onnx.ModelProto, folder: Path) -> ir.Model:
+    """Return the graph of a model whose external data lie in `folder`: they are mapped when they are asked for."""
+    graph = ir.from_proto(model)
+    ir.external_data.set_base_dir(graph.graph, str(folder))
+    return graph
 
 
 def all_nodes(model: ir.Model) -> Iterator[ir.Node]:

@@ -46,6 +46,7 @@ def observe(
     model: onnx.ModelProto,
     batches: Iterable[Batch],
     *,
+    folder: Path | None = None,
     histograms: Sequence[str],
     ranges: Sequence[str] = (),
     rows: Mapping[str, Sequence[Geometry]] | None = None,
@@ -54,8 +55,8 @@ def observe(
 ) -> Observed:
     """Run the model once over the batches and keep histograms, rows of them, and exact ranges of further values.
 
-    `rows` names how those who read a value read it; `masks` maps a value `(B, T, ...)` to the input `(B, T)` that
-    is 0 where a token is padding. Memory is that of two batches, of the histograms and of the rows, however many
+    The model's external data lie in `folder`. `rows` names how those who read a value read it; `masks` maps a value
+    `(B, T, ...)` to the input `(B, T)` that is 0 where a token is padding. Memory is that of two batches, of the histograms and of the rows, however many
     samples there are. SampleError where a sample makes an activation NaN or Inf, with the samples' numbers, and where
     a mask leaves no token of the whole set.
     """
@@ -65,7 +66,7 @@ def observe(
         amax=dict.fromkeys([*histograms, *ranges], 0.0),
     )
     names = list(seen.amax)
-    session = session_from(_with_outputs(model, names).SerializeToString(), "watching")
+    session = session_from(_with_outputs(model, names), "watching", folder=folder)
     start = time.perf_counter()
     for batch, arrays in _run_ahead(session, names, batches):
         wanted = seen.rows.wanted(batch.feeds)
@@ -140,9 +141,9 @@ def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelPro
     return wider
 
 
-def plain_inference(model: onnx.ModelProto) -> Callable[[Batch], float]:
+def plain_inference(model: onnx.ModelProto, folder: Path | None = None) -> Callable[[Batch], float]:
     """Return a function that runs plain FP32 inference on a batch and returns its seconds."""
-    session = session_from(model.SerializeToString(), "speed")
+    session = session_from(model, "speed", folder=folder)
     names = [output.name for output in session.get_outputs()]
 
     def run(batch: Batch) -> float:

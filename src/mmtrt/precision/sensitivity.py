@@ -77,7 +77,7 @@ class Probe:
     def __init__(
         self, conversion: Conversion, judging: Sequence[Batch], tasks: Mapping[str, Sequence[str]] | None = None
     ) -> None:
-        self.switched = Switched(conversion.model, conversion.plan, conversion.tuned())
+        self.switched = Switched(conversion.model, conversion.plan, conversion.tuned(), conversion.folder)
         self._tasks = tasks or {}
         self._judging = judging
         self.samples_run = 0

@@ -8,6 +8,7 @@ tens of decibels below INT8's, and is judged on the model that is written in the
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -30,11 +31,12 @@ _PREFIX = "mmtrt.int8."
 class Switched:
     """Runs a model with any of its planned layers in INT8; `layers` are numbered as in the plan."""
 
-    def __init__(self, model: ir.Model, plan: Plan, tuned: Tuned) -> None:
+    def __init__(self, model: ir.Model, plan: Plan, tuned: Tuned, folder: Path | None = None) -> None:
+        """Build the switched copy of a model whose external data lie in `folder`."""
         self.layers: Sequence[MacNode] = plan.nodes
         self.outputs = [value.name or "" for value in model.graph.outputs]
         switched = _Builder(model, plan, tuned).build()
-        self._session = session_from(ir.to_proto(switched).SerializeToString(), "watching")
+        self._session = session_from(ir.to_proto(switched), "watching", folder=folder)
 
     def run(self, feeds: Mapping[str, Array], on: Collection[int]) -> dict[str, Array]:
         """Return the outputs with these layers in INT8, the others in FP32."""

@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from mmtrt.errors import MeasurementError, ModelError
 from mmtrt.machine import available_cores
-from mmtrt.onnx_files import elem_types, load_model
+from mmtrt.onnx_files import elem_types, open_model
 from mmtrt.runtimes.checks import check_feeds
 from mmtrt.tensors import Array, Feeds, TensorSpec
 
@@ -32,8 +32,10 @@ _DTYPES = {
 }
 
 
-def session_from(model: bytes | str, purpose: Purpose, *, threads: int | None = None) -> ort.InferenceSession:
-    """Open a session on serialised bytes or a path; ModelError with ONNX Runtime's reason.
+def session_from(
+    model: onnx.ModelProto | str, purpose: Purpose, *, folder: Path | None = None, threads: int | None = None
+) -> ort.InferenceSession:
+    """Open a session on a model, whose external data lie in `folder`, or on a path; ModelError says why that fails.
 
     For `watching` shapes differ from run to run, and another thread looks at the last run's values meanwhile.
     """
@@ -51,8 +53,11 @@ def session_from(model: bytes | str, purpose: Purpose, *, threads: int | None = 
         # Equal parts for all threads would wait for the one whose core numpy has; small ones go to who is free.
         options.add_session_config_entry("session.dynamic_block_base", "4")
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        given = model if isinstance(model, str) else model.SerializeToString()
+        return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"ONNX Runtime refuses the model: {reason}") from error
@@ -90,7 +95,7 @@ class OrtRunner:
 
     def __enter__(self) -> Self:
         # ONNX Runtime reads external data wherever it points; our own loader refuses what lies outside.
-        load_model(self._path, weights=False)
+        open_model(self._path)
         self._session = session_from(str(self._path), self._purpose, threads=self._threads)
         return self
 
