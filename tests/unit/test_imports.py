@@ -27,6 +27,7 @@ EXTRAS = (
     "sympy",
     "tensorrt",
     "tensorrt_rtx",
+    "threadpoolctl",
     "torch",
     "transformers",
 )

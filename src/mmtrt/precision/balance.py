@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmtrt.precision.judging import held_out, power, rounding_error, sketched
+from mmtrt.precision.judging import held_out, picked, power, rounding_error
 from mmtrt.precision.scales import int8_scale
 
 __all__ = ["Balance", "balance", "widened"]
@@ -28,7 +28,8 @@ _POWERS = (0.0, 0.25, 0.5, 0.75)
 _CLIPS = (1.0, 0.75, 0.5)
 _JUDGING = 128
 _BLOCK = 8
-_SKETCH = 32
+_COLUMNS = 96
+"""Columns of each weight that judge, whatever its size."""
 _LEAST = 1e-3
 """A channel's range counts as at least this share of the largest: a dead one must not be blown up."""
 
@@ -70,7 +71,7 @@ def balance(uses: Sequence[tuple[_Float32, _Float32]], repeats: Sequence[int], *
     for rows, weight in uses:
         held = held_out(len(rows), _BLOCK)
         fit.append(rows[~held])
-        judged.append((rows[held][:_JUDGING], weight))
+        judged.append((rows[held][:_JUDGING], picked(weight, _COLUMNS)))
     if not all(len(rows) for rows in fit):
         return None
     shown = [rows.reshape(len(rows), -1, n) for rows, n in zip(fit, repeats, strict=True)]
@@ -120,10 +121,9 @@ def _noise(one: Balance, uses: Sequence[tuple[_Float32, _Float32]], repeats: Seq
     for (rows, weight), repeat in zip(uses, repeats, strict=True):
         wide = widened(one, repeat)
         taken, stored = wide.rows(rows), wide.weight(weight)
-        sketch = sketched(stored, _SKETCH)
         largest = float(np.abs(taken).max())
-        inputs = min(power(rounding_error(taken, largest * clip) @ sketch) for clip in _CLIPS)
+        inputs = min(power(rounding_error(taken, largest * clip) @ stored) for clip in _CLIPS)
         step = int8_scale(np.abs(stored).max(axis=0))
-        weights = power(taken @ sketched(np.rint(stored / step) * step - stored, _SKETCH))
-        total += (inputs + weights) / max(power(rows @ sketched(weight, _SKETCH)), 1e-30)
+        weights = power(taken @ np.asarray(np.rint(stored / step) * step - stored, dtype=np.float32))
+        total += (inputs + weights) / max(power(rows @ weight), 1e-30)
     return total

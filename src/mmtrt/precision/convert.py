@@ -52,7 +52,10 @@ _WATCHED_BYTES = 1 << 27
 """What a batch's watched values may take: two of them are there at a time, and ONNX Runtime's own copies."""
 
 _PLAIN_EVERY = 8
-_PLAIN_AT_MOST = 8
+_PLAIN_AT_MOST = 4
+
+_CLEAR = 8.0
+"""Ranges for FP16 are clear where so many times of what was seen would change nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,6 +346,7 @@ class Conversion:
             ranges=watched,
             rows=reading(plan) if self._judges else {},
             masks=self._token_masks(),
+            enough=self._clear if not plan.nodes else lambda _: False,
         )
         more = self.bounds.unbounded(seen.amax, LARGEST / HEADROOM)
         if more:
@@ -350,6 +354,8 @@ class Conversion:
             again = observe(self.proto, self._batches(size), folder=self.folder, histograms=(), ranges=more)
             seen.amax.update(again.amax)
             seen.wall_s += again.wall_s
+        if seen.stopped:
+            self.tell(f"{seen.samples} samples told enough: no range is near FP16's limits")
         if not self.samples.on_data:
             self.tell("calibrated on random numbers, not on data: good for smoke tests only")
         if seen.samples < FEW_SAMPLES:
@@ -367,6 +373,15 @@ class Conversion:
             on_data=self.samples.on_data,
         )
         return seen
+
+    def _clear(self, seen: Observed) -> bool:
+        """Tell whether ranges are so far from what FP16 holds, or so far beyond, that more samples decide nothing."""
+        if seen.samples < FEW_SAMPLES:
+            return False
+        limit = LARGEST / HEADROOM
+        return not any(
+            limit / _CLEAR < amax <= limit for name, amax in seen.amax.items() if name not in self.masks.values
+        )
 
     def _token_masks(self) -> dict[str, str]:
         masks = token_masks(self.proto, self.spec)

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from mmtrt.precision.scales import even_stride
 from mmtrt.tensors import Array
 
 __all__ = ["BINS", "SAMPLED", "Histogram", "edges", "largest"]
@@ -70,7 +71,7 @@ class Histogram:
             raise ValueError("the activations are not finite")
         self.amax = max(self.amax, amax)
         rows = batch.reshape(batch.shape[0], -1)
-        picked = np.ascontiguousarray(rows[:, :: _stride(rows.shape[1], each)], dtype="<f4")
+        picked = np.ascontiguousarray(rows[:, :: even_stride(rows.shape[1], each)], dtype="<f4")
         self._waiting.append(picked.view("<u2").reshape(-1, 2)[:, 1] & np.uint16(BINS - 1))
         self._held += picked.size
         if self._held >= _HELD:
@@ -89,11 +90,3 @@ def largest(array: Array) -> float:
     low, high = float(np.minimum.reduce(array, axis=None)), float(np.maximum.reduce(array, axis=None))
     # Python's max would pass a NaN by.
     return low if math.isnan(low) else max(-low, high)
-
-
-@cache
-def _stride(size: int, counted: int) -> int:
-    stride = -(-size // counted)
-    while math.gcd(stride, size) != 1:
-        stride += 1
-    return stride

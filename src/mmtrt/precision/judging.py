@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 
 from mmtrt.precision.scales import LEVELS, int8_scale
 
-__all__ = ["held_out", "power", "rounding_error", "sketched"]
+__all__ = ["held_out", "picked", "power", "rounding_error", "sketched"]
 
 _Float32 = npt.NDArray[np.float32]
 _HELD_OUT = 4
@@ -26,8 +28,22 @@ def power(array: _Float32) -> float:
 
 def rounding_error(rows: _Float32, amax: float) -> _Float32:
     """Return what INT8 codes for |values| up to `amax` change, in the shape of the rows."""
-    step = int8_scale(amax)
-    return np.asarray(np.clip(np.rint(rows / step), -LEVELS, LEVELS) * step - rows, dtype=np.float32)
+    step = np.float32(int8_scale(amax))
+    error = rows / step
+    np.rint(error, out=error)
+    np.clip(error, -LEVELS, LEVELS, out=error)
+    error *= step
+    error -= rows
+    return error
+
+
+def picked(weight: _Float32, columns: int) -> _Float32:
+    """Return at most so many columns of a weight `(K, N)`, evenly over all sizes of columns from small to large."""
+    count = weight.shape[1]
+    if count <= columns:
+        return weight
+    order = np.argsort(np.einsum("kn,kn->n", weight, weight), kind="stable")
+    return np.ascontiguousarray(weight[:, np.sort(order[(np.arange(columns) * 2 + 1) * count // (2 * columns)])])
 
 
 def sketched(weight: _Float32, directions: int) -> _Float32:
@@ -39,5 +55,10 @@ def sketched(weight: _Float32, directions: int) -> _Float32:
     columns = weight.shape[1]
     if columns <= directions:
         return weight
+    return weight @ _directions(columns, directions)
+
+
+@cache
+def _directions(columns: int, directions: int) -> _Float32:
     signs = np.random.default_rng(columns).choice([-1.0, 1.0], (columns, directions)).astype(np.float32)
-    return weight @ (signs / np.float32(np.sqrt(directions)))
+    return np.asarray(signs / np.float32(np.sqrt(directions)), dtype=np.float32)

@@ -49,9 +49,9 @@ def clamp_masks(model: ir.Model) -> Masks:
         array = constant(value)
         if array is None or array.dtype.kind != "f" or not array.size:
             continue
-        beyond = np.abs(array.astype(np.float64)) > LARGEST
-        if not beyond.any():
+        if not (array.min() < -LARGEST or array.max() > LARGEST):
             continue
+        beyond = np.abs(array.astype(np.float64)) > LARGEST
         led: set[ir.Value] = set()
         if (array[beyond] <= _LOST).all() and _meets_softmax(value, led, set()):
             clamped = np.where(beyond, MASK, array)

@@ -40,6 +40,8 @@ class Observed:
     amax: dict[str, float] = field(default_factory=dict)
     samples: int = 0
     wall_s: float = 0.0
+    stopped: bool = False
+    """Whether it was told to stop before the set's end."""
 
 
 def observe(
@@ -51,14 +53,15 @@ def observe(
     ranges: Sequence[str] = (),
     rows: Mapping[str, Sequence[Geometry]] | None = None,
     masks: Mapping[str, str] | None = None,
-    progress: Callable[[int], None] = lambda _: None,
+    enough: Callable[[Observed], bool] = lambda _: False,
 ) -> Observed:
     """Run the model once over the batches and keep histograms, rows of them, and exact ranges of further values.
 
     The model's external data lie in `folder`. `rows` names how those who read a value read it; `masks` maps a value
-    `(B, T, ...)` to the input `(B, T)` that is 0 where a token is padding. Memory is that of two batches, of the histograms and of the rows, however many
-    samples there are. SampleError where a sample makes an activation NaN or Inf, with the samples' numbers, and where
-    a mask leaves no token of the whole set.
+    `(B, T, ...)` to the input `(B, T)` that is 0 where a token is padding; `enough` is asked after each batch whether
+    to stop. Memory is that of two batches, of the histograms and of the rows, however many samples there are.
+    SampleError where a sample makes an activation NaN or Inf, with the samples' numbers, and where a mask leaves no
+    token of the whole set.
     """
     seen = Observed(
         histograms={name: Histogram() for name in histograms},
@@ -81,7 +84,9 @@ def observe(
                 ) from None
             seen.rows.add(name, array, wanted, len(batch.indices), kept)
         seen.samples += len(batch.indices)
-        progress(seen.samples)
+        if enough(seen):
+            seen.stopped = True
+            break
     seen.wall_s = time.perf_counter() - start
     for name, histogram in seen.histograms.items():
         if masks and name in masks and not histogram.counts.any():

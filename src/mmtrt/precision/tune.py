@@ -14,12 +14,15 @@ Everything follows from one pass over the calibration set.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from threadpoolctl import threadpool_limits
 
+from mmtrt.machine import available_cores
 from mmtrt.precision.balance import Balance, balance, widened
 from mmtrt.precision.graph import MacNode, constant
 from mmtrt.precision.histogram import Histogram
@@ -102,47 +105,67 @@ def reading(plan: Plan) -> dict[str, list[Geometry]]:
 
 def tune(plan: Plan, seen: Observed, method: str, refine: Collection[str]) -> Tuned:
     """Choose a threshold for each value of the plan, then change weights and biases as `refine` says."""
-    readers: dict[str, list[MacNode]] = {}
-    read: dict[str | None, set[str]] = {}
-    for mac in plan.nodes:
-        if geometry(mac) is not None:
-            readers.setdefault(_input_name(mac), []).append(mac)
-        if mac.weight is not None:
-            read.setdefault(_weight(mac).name, set()).add(_input_name(mac))
-    chosen: dict[str, Threshold] = {}
-    balances: dict[str, Balance] = {}
-    weights: dict[ir.Node, tuple[Array, Array]] = {}
-    biases: dict[MacNode, Array] = {}
-    for name in plan.values():
-        # One value at a time, so that the rows' and the weights' copies of one are held, not those of all.
-        layers = {mac: _layer(mac, seen, name) for mac in readers.get(name, ())} if method == "auto" or refine else {}
+    tuner = _Tuner(plan, seen, method, refine)
+    # One value a thread at a time: numpy holds no lock while it computes, and few rows and weights are copied. Its
+    # matrix products keep to their thread: others that wait for them would spin on the cores.
+    with threadpool_limits(1), ThreadPoolExecutor(available_cores()) as pool:
+        parts = list(pool.map(tuner.value, plan.values()))
+    return Tuned(
+        chosen={name: found for part in parts for name, found in part.chosen.items()},
+        balances={name: found for part in parts for name, found in part.balances.items()},
+        weights={node: made for part in parts for node, made in part.weights.items()},
+        biases={mac: shift for part in parts for mac, shift in part.biases.items()},
+    )
+
+
+class _Tuner:
+    """Tunes what reads a value, one value at a time."""
+
+    def __init__(self, plan: Plan, seen: Observed, method: str, refine: Collection[str]) -> None:
+        self._plan = plan
+        self._seen = seen
+        self._method = method
+        self._refine = refine
+        self._readers: dict[str, list[MacNode]] = {}
+        self._read: dict[str | None, set[str]] = {}
+        for mac in plan.nodes:
+            if geometry(mac) is not None:
+                self._readers.setdefault(_input_name(mac), []).append(mac)
+            if mac.weight is not None:
+                self._read.setdefault(_weight(mac).name, set()).add(_input_name(mac))
+
+    def value(self, name: str) -> Tuned:
+        """Return what is chosen for a value and for those who read it."""
+        balances: dict[str, Balance] = {}
+        biases: dict[MacNode, Array] = {}
+        judged = self._method == "auto" or self._refine
+        layers = {mac: _layer(mac, self._seen, name) for mac in self._readers.get(name, ())} if judged else {}
         # What a balanced value reaches is known from its rows alone; `max` promises the maximum over all.
-        evened = "balance" in refine and method != "max" and not any(_shared(mac, read) for mac in layers)
-        found = _balanced(plan, name, layers) if evened else None
-        histogram = seen.histograms[name]
+        evened = "balance" in self._refine and self._method != "max"
+        found = _balanced(self._plan, name, layers) if evened and not any(map(self._shared, layers)) else None
+        histogram = self._seen.histograms[name]
         if found is not None:
             balances[name] = found
             if found.shift.any():
-                biases.update({mac: widened(found, repeat(mac)).bias(layer.weight) for mac, layer in layers.items()})
+                biases = {mac: widened(found, repeat(mac)).bias(layer.weight) for mac, layer in layers.items()}
             layers = {mac: _through(widened(found, repeat(mac)), layer) for mac, layer in layers.items()}
             histogram = _of_rows(layers.values())
-        chosen[name] = choose(histogram, method, list(layers.values()))
-        for mac, layer in layers.items():
-            if not layer.rows.size or _shared(mac, read):
-                continue
-            amax = chosen[name].value
-            weight = compensated(layer, amax) if "compensate" in refine else layer.weight
-            array = from_matrix(mac, weight, _array(mac).shape)
-            codes, scale = weights[mac.node] = quantised_weight(mac, array)
-            if "bias" in refine and has_bias(mac):
-                stored = weight_matrix(mac, dequantized(codes, scale, mac.channel_axis))
-                biases[mac] = biases.get(mac, np.float32(0)) + bias_shift(layer, amax, stored)
-    return Tuned(chosen, balances, weights, biases)
+        chosen = choose(histogram, self._method, list(layers.values()))
+        refined = [(mac, layer) for mac, layer in layers.items() if layer.rows.size and not self._shared(mac)]
+        weights = {mac.node: self._stored(mac, layer, chosen.value) for mac, layer in refined}
+        for mac, layer in refined:
+            if "bias" in self._refine and has_bias(mac):
+                stored = weight_matrix(mac, dequantized(*weights[mac.node], mac.channel_axis))
+                biases[mac] = biases.get(mac, np.float32(0)) + bias_shift(layer, chosen.value, stored)
+        return Tuned({name: chosen}, balances, weights, biases)
 
+    def _stored(self, mac: MacNode, layer: Layer, amax: float) -> tuple[Array, Array]:
+        weight = compensated(layer, amax) if "compensate" in self._refine else layer.weight
+        return quantised_weight(mac, from_matrix(mac, weight, _array(mac).shape))
 
-def _shared(mac: MacNode, read: Mapping[str | None, Collection[str]]) -> bool:
-    """Tell whether a node's weight meets several values: what suits one of them does not suit the others."""
-    return len(read[_weight(mac).name]) > 1
+    def _shared(self, mac: MacNode) -> bool:
+        """Tell whether a node's weight meets several values: what suits one of them does not suit the others."""
+        return len(self._read[_weight(mac).name]) > 1
 
 
 def _balanced(plan: Plan, name: str, layers: Mapping[MacNode, Layer]) -> Balance | None:
