@@ -82,7 +82,7 @@ class CalibrationRecord:
 
     `wall_s` is the pass over the set, reading and counting included; `read_s` the part of it that fetched samples while
     the model ran on others; `inference_s` is plain FP32 inference over the same samples, reading left out, extrapolated
-    from up to eight batches, which are timed when the pass is over.
+    from a few batches, which are timed when an INT8 pass is over; None for FP16.
     """
 
     source: str
@@ -91,7 +91,7 @@ class CalibrationRecord:
     method: str
     wall_s: float
     read_s: float
-    inference_s: float
+    inference_s: float | None
     peak_rss_mib: float
     on_data: bool
 
@@ -368,7 +368,7 @@ class Conversion:
             method=self.options.method if plan.nodes else "max",
             wall_s=seen.wall_s,
             read_s=timer.read_s,
-            inference_s=timer.plain_inference(self.proto, self.folder, seen.samples),
+            inference_s=timer.plain_inference(self.proto, self.folder, seen.samples) if plan.nodes else None,
             peak_rss_mib=peak,
             on_data=self.samples.on_data,
         )

@@ -213,7 +213,8 @@ def _calibration(record: Mapping[str, Any]) -> str:
     text = f"{record['samples']} samples of {record['source']}, {record['method']}"
     if "wall_s" in record:
         text += f", {record['wall_s']:.2f} s, of which {record['read_s']:.2f} s waiting for samples"
-        text += f" (plain inference {record['inference_s']:.2f} s)"
+        if record["inference_s"] is not None:
+            text += f" (plain inference {record['inference_s']:.2f} s)"
         text += f", peak {record['peak_rss_mib']:.0f} MiB"
     return text
 
