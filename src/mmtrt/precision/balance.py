@@ -1,7 +1,8 @@
 """Channels of an activation brought to one range before it is quantised: x' = (x - shift) / scale, channel by channel.
 
 One INT8 step has to serve all channels of a tensor. Where they differ in range or sit off zero, most of its codes are
-wasted: after GELU or ReLU half of them at once. The layers that read the tensor take it back: W' = scale * W and
+wasted: after GELU or ReLU half of them at once. What is never negative gets all of them by a shift that takes 0 to
+the code -127, as an unsigned type would have it. The layers that read the tensor take it back: W' = scale * W and
 b' = b + shift W, so nothing changes but the rounding. How far the ranges are evened out, at the cost of the weights'
 own, is chosen by what the layers' results lose (SmoothQuant, Xiao et al. 2022, arXiv:2211.10438, eq. 4; the shift as in
 Outlier Suppression+, Wei et al. 2023, arXiv:2304.09145).
@@ -13,7 +14,7 @@ pointwise kernel that quantises.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,9 @@ __all__ = ["Balance", "balance", "widened"]
 _Float32 = npt.NDArray[np.float32]
 _POWERS = (0.0, 0.25, 0.5, 0.75)
 _CLIPS = (1.0, 0.75, 0.5)
+_TOPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+_EVENED = 2
+"""Of the ways to even out ranges, so many of the best are tried with all codes."""
 _JUDGING = 128
 _BLOCK = 8
 _COLUMNS = 96
@@ -36,11 +40,15 @@ _LEAST = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """`scale` and `shift` of each channel, `(C,)` float32; a row that is a window holds a channel `repeat` times."""
+    """`scale` and `shift` of each channel, `(C,)` float32; a row that is a window holds a channel `repeat` times.
+
+    `amax` is the threshold that belongs to the shift, None where it is to be chosen.
+    """
 
     scale: _Float32
     shift: _Float32
     repeat: int = 1
+    amax: float | None = None
 
     def rows(self, rows: _Float32) -> _Float32:
         """Return balanced rows, `(R, C * repeat)`."""
@@ -58,11 +66,19 @@ class Balance:
         return np.repeat(channels, self.repeat)
 
 
-def balance(uses: Sequence[tuple[_Float32, _Float32]], repeats: Sequence[int], *, shifts: bool) -> Balance | None:
+def balance(
+    uses: Sequence[tuple[_Float32, _Float32]],
+    repeats: Sequence[int],
+    *,
+    shifts: bool,
+    corrected: bool = False,
+    one_sided: bool = False,
+) -> Balance | None:
     """Return the balance of a value that loses least, None where that is none at all.
 
     `uses` holds rows `(R, C * repeat)` and weight `(C * repeat, N)` of each layer that reads the value; all take the
     same one, `repeat` aside. Without `shifts` only ranges are evened out, as where a border is padded with zeros.
+    `corrected` says that a bias takes back what is lost on average, `one_sided` that the value is never negative.
     """
     channels = {weight.shape[0] // repeat for (_, weight), repeat in zip(uses, repeats, strict=True)}
     if len(channels) != 1 or not all(len(rows) for rows, _ in uses):
@@ -77,19 +93,31 @@ def balance(uses: Sequence[tuple[_Float32, _Float32]], repeats: Sequence[int], *
     shown = [rows.reshape(len(rows), -1, n) for rows, n in zip(fit, repeats, strict=True)]
     strength = np.max([np.abs(w.reshape(len(shown[0][0]), -1)).max(axis=1) for _, w in uses], axis=0)
     none = Balance(scale=np.ones(len(strength), np.float32), shift=np.zeros(len(strength), np.float32))
-    tried = [none]
+    noise = _Noise(judged, repeats, corrected=corrected)
+    found = [(noise.of(none), none)]
     for shift in _shifts(shown) if shifts else [none.shift]:
         reach = _reach(shown, shift)
         if reach.max() > 0:
-            tried += [Balance(scale=_scale(reach, strength, power), shift=shift) for power in _POWERS]
-    noise = [_noise(one, judged, repeats) for one in tried]
-    best = int(np.argmin(noise))
-    return tried[best] if best else None
+            tried = [Balance(scale=_scale(reach, strength, power), shift=shift) for power in _POWERS]
+            found += [(noise.of(one), one) for one in tried]
+    if shifts and one_sided:
+        plain = sorted((each for each in found if not each[1].shift.any()), key=lambda each: each[0])
+        tried = [one for _, even in plain[:_EVENED] for one in _all_codes(even, shown)]
+        found += [(noise.of(one), one) for one in tried]
+    best = min(range(len(found)), key=lambda i: found[i][0])
+    return found[best][1] if best else None
+
+
+def _all_codes(even: Balance, rows: list[_Float32]) -> list[Balance]:
+    """Return balances that spend the negative codes too on a value that is never negative; 0 stays exact, as -127."""
+    top = max(float((r / even.scale[None, :, None]).max()) for r in rows)
+    limits = [top * clip / 2 for clip in _TOPS] if top > 0 else []
+    return [Balance(scale=even.scale, shift=even.scale * np.float32(limit), amax=limit) for limit in limits]
 
 
 def widened(found: Balance, repeat: int) -> Balance:
     """Return a balance for a layer whose rows hold each channel so many times."""
-    return Balance(scale=found.scale, shift=found.shift, repeat=repeat)
+    return replace(found, repeat=repeat)
 
 
 def _shifts(rows: list[_Float32]) -> list[_Float32]:
@@ -115,15 +143,27 @@ def _scale(reach: _Float32, strength: _Float32, power: float) -> _Float32:
     return np.asarray(scale / np.exp(np.log(scale).mean()), dtype=np.float32)
 
 
-def _noise(one: Balance, uses: Sequence[tuple[_Float32, _Float32]], repeats: Sequence[int]) -> float:
-    """Sum over the layers of what INT8 inputs and weights add to the results, relative to their power."""
-    total = 0.0
-    for (rows, weight), repeat in zip(uses, repeats, strict=True):
+class _Noise:
+    """What INT8 inputs and weights add to the results of the layers that read a value, relative to their power."""
+
+    def __init__(self, uses: Sequence[tuple[_Float32, _Float32]], repeats: Sequence[int], *, corrected: bool) -> None:
+        self._uses = [(*use, repeat) for use, repeat in zip(uses, repeats, strict=True)]
+        self._signals = [max(power(rows @ weight), 1e-30) for rows, weight in uses]
+        self._corrected = corrected
+
+    def of(self, one: Balance) -> float:
+        """Return the sum over the layers, each at the best of some ranges where the balance tells none."""
+        return sum(self._layer(one, *use) / signal for use, signal in zip(self._uses, self._signals, strict=True))
+
+    def _layer(self, one: Balance, rows: _Float32, weight: _Float32, repeat: int) -> float:
         wide = widened(one, repeat)
         taken, stored = wide.rows(rows), wide.weight(weight)
         largest = float(np.abs(taken).max())
-        inputs = min(power(rounding_error(taken, largest * clip) @ stored) for clip in _CLIPS)
+        limits = [largest * clip for clip in _CLIPS] if one.amax is None else [one.amax]
+        inputs = min(self._power(rounding_error(taken, limit) @ stored) for limit in limits)
         step = int8_scale(np.abs(stored).max(axis=0))
-        weights = power(taken @ np.asarray(np.rint(stored / step) * step - stored, dtype=np.float32))
-        total += (inputs + weights) / max(power(rows @ weight), 1e-30)
-    return total
+        wrong = np.asarray(np.rint(stored / step) * step - stored, dtype=np.float32)
+        return inputs + self._power(taken @ wrong)
+
+    def _power(self, error: _Float32) -> float:
+        return power(error - error.mean(axis=0)) if self._corrected else power(error)

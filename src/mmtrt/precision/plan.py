@@ -43,6 +43,8 @@ class Plan:
     nodes: tuple[MacNode, ...]
     residuals: tuple[tuple[ir.Node, int], ...]
     kept: tuple[Kept, ...]
+    pads: bool = False
+    """Whether a convolution's border may be padded before its input is quantised, which takes a step of its own."""
 
     def values(self) -> list[str]:
         """Names of the activations that need a range, in the graph's order, each once."""
@@ -71,7 +73,7 @@ def make_plan(nodes: list[MacNode], *, keep: Collection[str] = (), coverage: str
         else:
             chosen.append(mac)
     residuals = () if full else tuple(_residuals(chosen))
-    return Plan(nodes=tuple(chosen), residuals=residuals, kept=tuple(kept))
+    return Plan(nodes=tuple(chosen), residuals=residuals, kept=tuple(kept), pads=full)
 
 
 def _why_not(mac: MacNode, keep: Collection[str], *, full: bool) -> str | None:

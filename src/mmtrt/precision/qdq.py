@@ -17,10 +17,11 @@ from mmtrt.errors import ModelError
 from mmtrt.precision.balance import Balance
 from mmtrt.precision.graph import MODULE_KEY, MacNode, attribute, constant
 from mmtrt.precision.plan import Plan
+from mmtrt.precision.rows import pads
 from mmtrt.precision.scales import int8_scale, quantize, weight_scales
 from mmtrt.tensors import Array
 
-__all__ = ["add_to_bias", "bias_input", "channels", "has_bias", "insert_qdq", "quantised_weight"]
+__all__ = ["add_to_bias", "bias_input", "channels", "has_bias", "insert_qdq", "padded", "quantised_weight"]
 
 
 Stored = Mapping[ir.Node, "tuple[Array, Array]"]
@@ -73,7 +74,8 @@ def _balance_values(
         if producer is not None and channels(mac) == -1 and _folds(producer, value, takers):
             _fold(graph, producer, balances[name])
         else:
-            nodes = _explicit(graph, value, balances[name], takers, axis=channels(mac))
+            border = pads(mac) if balances[name].shift.any() else ()
+            nodes = _explicit(graph, value, balances[name], takers, axis=channels(mac), border=border)
             thresholds[nodes[-1].outputs[0].name or ""] = amax[name]
             made += nodes
     return made, thresholds
@@ -112,7 +114,13 @@ def _fold(graph: ir.Graph, norm: ir.Node, found: Balance) -> None:
 
 
 def _explicit(
-    graph: ir.Graph, value: ir.Value, found: Balance, takers: set[tuple[ir.Node, int]], *, axis: int
+    graph: ir.Graph,
+    value: ir.Value,
+    found: Balance,
+    takers: set[tuple[ir.Node, int]],
+    *,
+    axis: int,
+    border: tuple[int, ...],
 ) -> list[ir.Node]:
     name = value.name or ""
     shape = (-1, *(1,) * (-1 - axis))
@@ -121,15 +129,36 @@ def _explicit(
         steps.append(("Add", "shift", -found.shift / found.scale))
     nodes: list[ir.Node] = []
     last = value
+    if any(border):
+        nodes.append(padded(graph, value, border))
+        last = nodes[-1].outputs[0]
+        for node, _ in takers:
+            node.attributes["pads"] = ir.AttrInt64s("pads", [0] * len(border))
     for op, suffix, array in steps:
         factor = _initializer(graph, f"{name}.{suffix}", array.astype(np.float32).reshape(shape))
-        out = _value(f"{name}.{suffix}.out", ir.DataType.FLOAT, value.shape)
+        out = _value(f"{name}.{suffix}.out", ir.DataType.FLOAT, last.shape)
         nodes.append(ir.Node("", op, [last, factor], outputs=[out], name=f"{name}.{suffix}.{op.lower()}"))
         last = out
     _place(graph, value, nodes)
     for node, index in takers:
         node.replace_input_with(index, last)
     return nodes
+
+
+def padded(graph: ir.Graph, value: ir.Value, border: tuple[int, ...]) -> ir.Node:
+    """Return a node, not yet in the graph, that puts a convolution's border of zeros around its input."""
+    half = len(border) // 2
+    widths = np.array([0, 0, *border[:half], 0, 0, *border[half:]], dtype=np.int64)
+    shape = None
+    if value.shape is not None:
+        sizes = list(value.shape)
+        for axis in range(half):
+            size = sizes[2 + axis]
+            sizes[2 + axis] = size + border[axis] + border[half + axis] if isinstance(size, int) else None
+        shape = ir.Shape(sizes)
+    out = _value(f"{value.name}.padded", value.dtype or ir.DataType.FLOAT, shape)
+    amounts = _initializer(graph, f"{value.name}.pads", widths)
+    return ir.Node("", "Pad", [value, amounts], outputs=[out], name=f"{value.name}.pad")
 
 
 def _place(graph: ir.Graph, value: ir.Value, nodes: list[ir.Node]) -> None:

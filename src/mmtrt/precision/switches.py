@@ -16,8 +16,8 @@ import onnx_ir as ir
 from mmtrt.precision.balance import Balance, widened
 from mmtrt.precision.graph import MacNode, constant
 from mmtrt.precision.plan import Plan
-from mmtrt.precision.qdq import bias_input, channels, quantised_weight
-from mmtrt.precision.rows import from_matrix, repeat, weight_matrix
+from mmtrt.precision.qdq import bias_input, channels, padded, quantised_weight
+from mmtrt.precision.rows import from_matrix, pads, repeat, weight_matrix
 from mmtrt.precision.scales import dequantized, int8_scale
 from mmtrt.precision.tune import Tuned
 from mmtrt.runtimes.ort import session_from
@@ -55,6 +55,7 @@ class _Builder:
         self._tuned = tuned
         self._switches: list[ir.Value] = []
         self._rounded: dict[str, ir.Value] = {}
+        self._padded: dict[ir.Value, ir.Value] = {}
         self._count = 0
 
     def build(self) -> ir.Model:
@@ -72,6 +73,8 @@ class _Builder:
         first = node.inputs[mac.activations[0]]
         found = self._tuned.balances.get(first.name or "") if first is not None else None
         shift = self._tuned.biases.get(mac)
+        if found is not None and found.shift.any() and any(pads(mac)):
+            self._pad(node, pads(mac))
         if mac.weight is not None:
             float_weight = constant(mac.node.inputs[mac.weight])
             assert float_weight is not None  # noqa: S101 -- a weighted node has one
@@ -90,6 +93,17 @@ class _Builder:
             changed = self._constant((bias + shift.reshape(bias.shape)).astype(np.float32))
             self._switch(self._own[target], index, switch, changed)
 
+    def _pad(self, node: ir.Node, border: tuple[int, ...]) -> None:
+        """Pad a convolution's input before it, as where its values are shifted."""
+        value = node.inputs[0]
+        assert value is not None  # noqa: S101 -- a planned operand exists
+        if value not in self._padded:
+            made = padded(self._graph, value, border)
+            self._put(made, behind=value)
+            self._padded[value] = made.outputs[0]
+        node.replace_input_with(0, self._padded[value])
+        node.attributes["pads"] = ir.AttrInt64s("pads", [0] * len(border))
+
     def _weight(self, mac: MacNode, array: Array, found: Balance | None) -> Array:
         """Return what the stored weight stands for, the balance taken out again."""
         codes, scale = self._tuned.weights.get(mac.node) or quantised_weight(mac, array)
@@ -100,9 +114,9 @@ class _Builder:
         return from_matrix(mac, np.asarray(weight_matrix(mac, stored) / factors, dtype=np.float32), array.shape)
 
     def _activation(self, node: ir.Node, index: int, found: Balance | None, mac: MacNode) -> ir.Value:
-        value = node.inputs[index]
-        assert value is not None  # noqa: S101 -- a planned operand exists
-        name = value.name or ""
+        value, own = node.inputs[index], mac.node.inputs[index]
+        assert value is not None and own is not None  # noqa: S101, PT018 -- a planned operand exists
+        name = own.name or ""
         if name not in self._rounded:
             last = value
             shape = (-1, *(1,) * (-1 - channels(mac)))
@@ -150,13 +164,15 @@ class _Builder:
 
     def _op(self, kind: str, *inputs: ir.Value, behind: ir.Value, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
         out = self._value(dtype)
-        made = ir.Node("", kind, inputs, outputs=[out])
+        self._put(ir.Node("", kind, inputs, outputs=[out]), behind=behind)
+        return out
+
+    def _put(self, made: ir.Node, *, behind: ir.Value) -> None:
         producer = behind.producer()
         if producer is not None:
             self._graph.insert_after(producer, made)
         else:
             self._graph.insert_before(self._graph[0], made)
-        return out
 
     def _constant(self, array: Array) -> ir.Value:
         value = self._value(ir.DataType.from_numpy(array.dtype))

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from mmtrt.machine import available_cores
 from mmtrt.precision.balance import Balance, balance, widened
-from mmtrt.precision.graph import MacNode, constant
+from mmtrt.precision.graph import MacNode, constant, never_negative
 from mmtrt.precision.histogram import Histogram
 from mmtrt.precision.judging import held_out, power, rounding_error, sketched
 from mmtrt.precision.observe import Observed
@@ -142,7 +142,8 @@ class _Tuner:
         layers = {mac: _layer(mac, self._seen, name) for mac in self._readers.get(name, ())} if judged else {}
         # What a balanced value reaches is known from its rows alone; `max` promises the maximum over all.
         evened = "balance" in self._refine and self._method != "max"
-        found = _balanced(self._plan, name, layers) if evened and not any(map(self._shared, layers)) else None
+        evened = evened and not any(map(self._shared, layers))
+        found = _balanced(self._plan, name, layers, corrected="bias" in self._refine) if evened else None
         histogram = self._seen.histograms[name]
         if found is not None:
             balances[name] = found
@@ -151,6 +152,8 @@ class _Tuner:
             layers = {mac: _through(widened(found, repeat(mac)), layer) for mac, layer in layers.items()}
             histogram = _of_rows(layers.values())
         chosen = choose(histogram, self._method, list(layers.values()))
+        if found is not None and found.amax is not None:
+            chosen = Threshold(found.amax, "all codes")
         refined = [(mac, layer) for mac, layer in layers.items() if layer.rows.size and not self._shared(mac)]
         weights = {mac.node: self._stored(mac, layer, chosen.value) for mac, layer in refined}
         for mac, layer in refined:
@@ -168,7 +171,7 @@ class _Tuner:
         return len(self._read[_weight(mac).name]) > 1
 
 
-def _balanced(plan: Plan, name: str, layers: Mapping[MacNode, Layer]) -> Balance | None:
+def _balanced(plan: Plan, name: str, layers: Mapping[MacNode, Layer], *, corrected: bool) -> Balance | None:
     """Return a value's balance; None where one of those who take its INT8 codes could not take it back."""
     takers = [mac.node for mac in plan.nodes for i in mac.activations if _named(mac.node.inputs[i], name)]
     takers += [node for node, i in plan.residuals if _named(node.inputs[i], name)]
@@ -176,9 +179,14 @@ def _balanced(plan: Plan, name: str, layers: Mapping[MacNode, Layer]) -> Balance
         return None
     if len({channels(mac) for mac in layers}) > 1:
         return None
-    shifts = all(has_bias(mac) and not any(pads(mac)) for mac in layers)
+    # A border of zeros is none of shifted values: it is padded before they are shifted, where that is allowed.
+    borders = {pads(mac) if any(pads(mac)) else () for mac in layers}
+    shifts = all(map(has_bias, layers)) and (borders == {()} or (plan.pads and len(borders) == 1))
     uses = [(layer.rows, layer.weight) for layer in layers.values()]
-    return balance(uses, [repeat(mac) for mac in layers], shifts=shifts)
+    value = next(iter(layers)).node.inputs[next(iter(layers)).activations[0]]
+    return balance(
+        uses, [repeat(mac) for mac in layers], shifts=shifts, corrected=corrected, one_sided=never_negative(value)
+    )
 
 
 def _named(value: ir.Value | None, name: str) -> bool:
