@@ -120,7 +120,9 @@ def test_build(mmtrt: Mmtrt, tiny: Path, tmp_path: Path, precision: str) -> None
         assert found["int8"] is found["calibration"] is None
         return
     assert {"samples", "method", "wall_s", "inference_s", "peak_rss_mib", "source"} <= found["calibration"].keys()
-    assert found["calibration"]["samples"] == 40
+    # FP16 stops once its ranges are clear.
+    assert 32 <= found["calibration"]["samples"] <= 40
+    assert found["calibration"]["samples"] == 40 or precision == "fp16"
     assert found["calibration"]["source"] == str(tiny.with_name("tiny.calib"))
     assert all({"node", "module", "precision", "why"} <= kept.keys() for kept in found["kept"])
     if precision == "int8":

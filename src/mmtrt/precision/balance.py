@@ -1,8 +1,8 @@
 """Channels of an activation brought to one range before it is quantised: x' = (x - shift) / scale, channel by channel.
 
 One INT8 step has to serve all channels of a tensor. Where they differ in range or sit off zero, most of its codes are
-wasted: after GELU or ReLU half of them at once. What is never negative gets all of them by a shift that takes 0 to
-the code -127, as an unsigned type would have it. The layers that read the tensor take it back: W' = scale * W and
+wasted: after GELU or ReLU half of them at once. What lies on one side gets all of them by a shift that takes its lower
+end to the code -127, as an unsigned type would have it. The layers that read it take it back: W' = scale * W and
 b' = b + shift W, so nothing changes but the rounding. How far the ranges are evened out, at the cost of the weights'
 own, is chosen by what the layers' results lose (SmoothQuant, Xiao et al. 2022, arXiv:2211.10438, eq. 4; the shift as in
 Outlier Suppression+, Wei et al. 2023, arXiv:2304.09145).
@@ -19,15 +19,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from mmtrt.precision.judging import held_out, picked, power, rounding_error
+from mmtrt.precision.judging import beyond, chance, held_out, picked, power, rounding_error
 from mmtrt.precision.scales import int8_scale
 
 __all__ = ["Balance", "balance", "widened"]
 
 _Float32 = npt.NDArray[np.float32]
 _POWERS = (0.0, 0.25, 0.5, 0.75)
-_CLIPS = (1.0, 0.75, 0.5)
-_TOPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+_CLIPS = (1.0, 0.85, 0.7, 0.55)
+_TOPS = (1.4, 1.2, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+_ONE_SIDED = 0.5
+"""A value is one-sided where it goes at most so far below 0, beside how far it goes above."""
 _EVENED = 2
 """Of the ways to even out ranges, so many of the best are tried with all codes."""
 _JUDGING = 128
@@ -67,31 +69,34 @@ class Balance:
 
 
 def balance(
-    uses: Sequence[tuple[_Float32, _Float32]],
+    uses: Sequence[tuple[_Float32, _Float32, int]],
     repeats: Sequence[int],
     *,
     shifts: bool,
     corrected: bool = False,
-    one_sided: bool = False,
 ) -> Balance | None:
     """Return the balance of a value that loses least, None where that is none at all.
 
-    `uses` holds rows `(R, C * repeat)` and weight `(C * repeat, N)` of each layer that reads the value; all take the
-    same one, `repeat` aside. Without `shifts` only ranges are evened out, as where a border is padded with zeros.
-    `corrected` says that a bias takes back what is lost on average, `one_sided` that the value is never negative.
+    `uses` holds rows `(R, C * repeat)`, the weight `(C * repeat, N)` and how many rows were seen for each layer that
+    reads the value; all take the same balance, `repeat` aside. Without `shifts` only ranges are evened out, as where
+    a border is padded with zeros.
+    `corrected` says that a bias takes back what is lost on average.
     """
-    channels = {weight.shape[0] // repeat for (_, weight), repeat in zip(uses, repeats, strict=True)}
-    if len(channels) != 1 or not all(len(rows) for rows, _ in uses):
+    channels = {weight.shape[0] // repeat for (_, weight, _), repeat in zip(uses, repeats, strict=True)}
+    if len(channels) != 1 or not all(len(rows) for rows, _, _ in uses):
         return None
     fit, judged = [], []
-    for rows, weight in uses:
+    for rows, weight, seen in uses:
         held = held_out(len(rows), _BLOCK)
         fit.append(rows[~held])
-        judged.append((rows[held][:_JUDGING], picked(weight, _COLUMNS)))
+        reach = np.sqrt(np.square(rows).mean(axis=0))
+        judging = rows[held][:_JUDGING]
+        new = _Rows(judging, beyond(rows, seen, reach), chance(len(judging), seen), picked(weight, _COLUMNS))
+        judged.append(new)
     if not all(len(rows) for rows in fit):
         return None
     shown = [rows.reshape(len(rows), -1, n) for rows, n in zip(fit, repeats, strict=True)]
-    strength = np.max([np.abs(w.reshape(len(shown[0][0]), -1)).max(axis=1) for _, w in uses], axis=0)
+    strength = np.max([np.abs(w.reshape(len(shown[0][0]), -1)).max(axis=1) for _, w, _ in uses], axis=0)
     none = Balance(scale=np.ones(len(strength), np.float32), shift=np.zeros(len(strength), np.float32))
     noise = _Noise(judged, repeats, corrected=corrected)
     found = [(noise.of(none), none)]
@@ -100,7 +105,7 @@ def balance(
         if reach.max() > 0:
             tried = [Balance(scale=_scale(reach, strength, power), shift=shift) for power in _POWERS]
             found += [(noise.of(one), one) for one in tried]
-    if shifts and one_sided:
+    if shifts:
         plain = sorted((each for each in found if not each[1].shift.any()), key=lambda each: each[0])
         tried = [one for _, even in plain[:_EVENED] for one in _all_codes(even, shown)]
         found += [(noise.of(one), one) for one in tried]
@@ -109,10 +114,18 @@ def balance(
 
 
 def _all_codes(even: Balance, rows: list[_Float32]) -> list[Balance]:
-    """Return balances that spend the negative codes too on a value that is never negative; 0 stays exact, as -127."""
+    """Return balances that spend all codes on a value that lies mostly on one side of 0.
+
+    Its lower end becomes the code -127; where that end is 0, as behind a ReLU, 0 stays exact.
+    """
     top = max(float((r / even.scale[None, :, None]).max()) for r in rows)
-    limits = [top * clip / 2 for clip in _TOPS] if top > 0 else []
-    return [Balance(scale=even.scale, shift=even.scale * np.float32(limit), amax=limit) for limit in limits]
+    low = min(float((r / even.scale[None, :, None]).min()) for r in rows)
+    if low < -_ONE_SIDED * top:
+        return []
+    limits = [(top - low) * clip / 2 for clip in _TOPS]
+    return [
+        Balance(scale=even.scale, shift=even.scale * np.float32(low + limit), amax=limit) for limit in limits if limit
+    ]
 
 
 def widened(found: Balance, repeat: int) -> Balance:
@@ -143,24 +156,38 @@ def _scale(reach: _Float32, strength: _Float32, power: float) -> _Float32:
     return np.asarray(scale / np.exp(np.log(scale).mean()), dtype=np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows that judge, one beyond them with its weight, and the columns of the weight that they meet."""
+
+    rows: _Float32
+    extreme: _Float32
+    chance: float
+    weight: _Float32
+
+
 class _Noise:
     """What INT8 inputs and weights add to the results of the layers that read a value, relative to their power."""
 
-    def __init__(self, uses: Sequence[tuple[_Float32, _Float32]], repeats: Sequence[int], *, corrected: bool) -> None:
-        self._uses = [(*use, repeat) for use, repeat in zip(uses, repeats, strict=True)]
-        self._signals = [max(power(rows @ weight), 1e-30) for rows, weight in uses]
+    def __init__(self, uses: Sequence[_Rows], repeats: Sequence[int], *, corrected: bool) -> None:
+        self._uses = list(zip(uses, repeats, strict=True))
+        self._signals = [max(power(use.rows @ use.weight), 1e-30) for use in uses]
         self._corrected = corrected
 
     def of(self, one: Balance) -> float:
         """Return the sum over the layers, each at the best of some ranges where the balance tells none."""
         return sum(self._layer(one, *use) / signal for use, signal in zip(self._uses, self._signals, strict=True))
 
-    def _layer(self, one: Balance, rows: _Float32, weight: _Float32, repeat: int) -> float:
+    def _layer(self, one: Balance, use: _Rows, repeat: int) -> float:
         wide = widened(one, repeat)
-        taken, stored = wide.rows(rows), wide.weight(weight)
+        taken, extreme, stored = wide.rows(use.rows), wide.rows(use.extreme), wide.weight(use.weight)
         largest = float(np.abs(taken).max())
         limits = [largest * clip for clip in _CLIPS] if one.amax is None else [one.amax]
-        inputs = min(self._power(rounding_error(taken, limit) @ stored) for limit in limits)
+        inputs = min(
+            self._power(rounding_error(taken, limit) @ stored)
+            + use.chance * power(rounding_error(extreme, limit) @ stored)
+            for limit in limits
+        )
         step = int8_scale(np.abs(stored).max(axis=0))
         wrong = np.asarray(np.rint(stored / step) * step - stored, dtype=np.float32)
         return inputs + self._power(taken @ wrong)

@@ -25,7 +25,6 @@ __all__ = [
     "is_float",
     "mac_nodes",
     "module_of",
-    "never_negative",
     "typed",
     "usual_shapes",
     "weight_of",
@@ -134,28 +133,6 @@ def _from_dq(value: ir.Value | None) -> bool:
 def is_float(value: ir.Value | None) -> bool:
     """Tell whether a value is float32, float16 or bfloat16."""
     return value is not None and value.dtype in {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
-
-
-_NON_NEGATIVE = {"Relu", "Sigmoid", "Softmax", "Abs", "Exp", "Sqrt", "HardSigmoid", "ReduceL2", "ReduceSumSquare"}
-_KEEPS_SIGN = {
-    "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Reshape", "Transpose", "Identity", "Squeeze",
-    "Unsqueeze", "Flatten", "Slice", "Gather", "Expand", "Tile", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum",
-    "Cast", "Dropout",
-}  # fmt: skip
-_ALL_KEEP_SIGN = {"Concat", "Add", "Mul", "Max", "Min", "Sum"}
-
-
-def never_negative(value: ir.Value | None) -> bool:
-    """Tell whether the graph itself keeps a value at 0 or above, as behind a ReLU."""
-    node = value.producer() if value is not None else None
-    if node is None or node.domain not in {"", "ai.onnx"}:
-        return False
-    if node.op_type == "Clip":
-        low = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-        return low is not None and float(low.reshape(())) >= 0
-    if node.op_type in _ALL_KEEP_SIGN:
-        return all(never_negative(each) for each in node.inputs)
-    return node.op_type in _NON_NEGATIVE or (node.op_type in _KEEPS_SIGN and never_negative(node.inputs[0]))
 
 
 def module_of(node: ir.Node) -> str:

@@ -9,16 +9,36 @@ import numpy.typing as npt
 
 from mmtrt.precision.scales import LEVELS, int8_scale
 
-__all__ = ["held_out", "picked", "power", "rounding_error", "sketched"]
+__all__ = ["beyond", "chance", "held_out", "picked", "power", "rounding_error", "sketched"]
 
 _Float32 = npt.NDArray[np.float32]
 _HELD_OUT = 4
+_STRETCH = 0.5
+_FEW = 256
 
 
 def held_out(rows: int, block: int) -> npt.NDArray[np.bool_]:
     """Return which of the rows judge, `(R,)`: every fourth block, as rows of one sample are too alike to part."""
     held: npt.NDArray[np.bool_] = np.arange(rows) // block % _HELD_OUT == 0
     return held
+
+
+def beyond(rows: _Float32, seen: int, reach: _Float32 | float = 1.0) -> _Float32:
+    """Return one row more than was seen, `(1, K)`: the one that goes farthest, stretched.
+
+    A range that is judged by seen rows alone fits them too closely. Of n rows and a new one, the new one goes beyond
+    all others once in n + 1 times (Laplace's rule of succession): that is its weight, see `chance`. How far beyond is
+    a guess: half as far again where a set has one row a sample, as behind pooling, and less the more rows were `seen`.
+    `reach` is what is far for each of K elements.
+    """
+    far = np.abs(rows / np.maximum(reach, np.float32(1e-30))).max(axis=1)
+    stretch = 1 + _STRETCH * min(1.0, (_FEW / max(seen, len(rows))) ** 0.5)
+    return rows[int(np.argmax(far))][None] * np.float32(stretch)
+
+
+def chance(judging: int, seen: int) -> float:
+    """Return the weight of a row beyond all those seen, beside so many that judge."""
+    return judging / (max(seen, judging) + 1)
 
 
 def power(array: _Float32) -> float:

@@ -127,6 +127,8 @@ class RowSamples:
         self.slots: dict[int, int] = {}
         self._largest = 0
         self.kept: dict[tuple[str, Geometry], _Slots] = {}
+        self.seen: dict[tuple[str, Geometry], int] = {}
+        """How many rows there were in all, kept or not."""
 
     def wanted(self, feeds: Mapping[str, Array]) -> Wanted:
         """Return, of a batch, the samples to keep; what they displace is dropped."""
@@ -150,9 +152,10 @@ class RowSamples:
 
     def add(self, name: str, array: Array, wanted: Wanted, size: int, kept: Array | None = None) -> None:
         """Keep rows of an activation of a batch of `size` samples; `kept` `(B, T)` is 0 where a token is padding."""
-        if not wanted.slots:
-            return
         for how in self.uses.get(name, ()):
+            self.seen[name, how] = self.seen.get((name, how), 0) + _count(array, how)
+            if not wanted.slots:
+                continue
             found = _windows_of(array, how, wanted, size) if how.kernel else _tokens_of(array, how, wanted, size, kept)
             if found is None:
                 continue
@@ -181,6 +184,8 @@ class RowSamples:
             for use, kept in part.kept.items():
                 taken = merged.setdefault(use, _Slots(kept.rows.shape[-1]))
                 taken.rows[to], taken.count[to] = kept.rows[own], kept.count[own]
+        for use, count in other.seen.items():
+            self.seen[use] = self.seen.get(use, 0) + count
         self.slots = {digest: slot for slot, digest in enumerate(chosen)}
         self._largest = max(chosen, default=0)
         self.kept = merged
@@ -252,6 +257,12 @@ class Wanted:
         there = (inside[0][..., :, None] & inside[1][..., None, :])[..., None]
         index = (image[..., None, None], slice(None), lines[0][..., :, None], lines[1][..., None, :])
         return index, None if there.all() else there
+
+
+def _count(array: Array, how: Geometry) -> int:
+    """Return about how many rows an activation holds: a window for each of its places, whatever the strides."""
+    width = array.shape[how.axis] if array.size else 1
+    return array.size // (width * math.prod(how.strides))
 
 
 def _tokens_of(

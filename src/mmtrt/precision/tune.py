@@ -24,9 +24,9 @@ from threadpoolctl import threadpool_limits
 
 from mmtrt.machine import available_cores
 from mmtrt.precision.balance import Balance, balance, widened
-from mmtrt.precision.graph import MacNode, constant, never_negative
+from mmtrt.precision.graph import MacNode, constant
 from mmtrt.precision.histogram import Histogram
-from mmtrt.precision.judging import held_out, power, rounding_error, sketched
+from mmtrt.precision.judging import beyond, chance, held_out, power, rounding_error, sketched
 from mmtrt.precision.observe import Observed
 from mmtrt.precision.plan import Plan
 from mmtrt.precision.qdq import channels, has_bias, quantised_weight
@@ -53,9 +53,12 @@ class Layer:
 
     rows: _Float32
     weight: _Float32
+    seen: int = 0
+    """How many rows the whole set had."""
     sketch: _Float32 = field(init=False, repr=False)
     """The weight seen from _SKETCH random directions: squared norms of results are kept on average."""
     judging: _Float32 = field(init=False, repr=False)
+    extreme: _Float32 = field(init=False, repr=False)
     signal: float = field(init=False, repr=False)
     """The first rows judge thresholds: those of whole samples, so that all parts of them have a say; and the squared
     norm of their results."""
@@ -64,9 +67,16 @@ class Layer:
         sketch = sketched(self.weight, _SKETCH)
         judging = self.rows[:_JUDGING]
         signal = power(judging @ sketch) if judging.size else 0.0
+        object.__setattr__(self, "extreme", beyond(self.rows, self.seen) if judging.size else judging)
         object.__setattr__(self, "sketch", sketch)
         object.__setattr__(self, "judging", judging)
         object.__setattr__(self, "signal", max(signal, 1e-30))
+
+    def noise(self, amax: float) -> float:
+        """Return the power that INT8 inputs with this threshold add to the results, relative to their own."""
+        lost = power(rounding_error(self.judging, amax) @ self.sketch)
+        lost += chance(len(self.judging), self.seen) * power(rounding_error(self.extreme, amax) @ self.sketch)
+        return lost / self.signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +192,8 @@ def _balanced(plan: Plan, name: str, layers: Mapping[MacNode, Layer], *, correct
     # A border of zeros is none of shifted values: it is padded before they are shifted, where that is allowed.
     borders = {pads(mac) if any(pads(mac)) else () for mac in layers}
     shifts = all(map(has_bias, layers)) and (borders == {()} or (plan.pads and len(borders) == 1))
-    uses = [(layer.rows, layer.weight) for layer in layers.values()]
-    value = next(iter(layers)).node.inputs[next(iter(layers)).activations[0]]
-    return balance(
-        uses, [repeat(mac) for mac in layers], shifts=shifts, corrected=corrected, one_sided=never_negative(value)
-    )
+    uses = [(layer.rows, layer.weight, layer.seen) for layer in layers.values()]
+    return balance(uses, [repeat(mac) for mac in layers], shifts=shifts, corrected=corrected)
 
 
 def _named(value: ir.Value | None, name: str) -> bool:
@@ -194,7 +201,7 @@ def _named(value: ir.Value | None, name: str) -> bool:
 
 
 def _through(found: Balance, layer: Layer) -> Layer:
-    return Layer(rows=found.rows(layer.rows), weight=found.weight(layer.weight))
+    return Layer(rows=found.rows(layer.rows), weight=found.weight(layer.weight), seen=layer.seen)
 
 
 def _of_rows(layers: Iterable[Layer]) -> Histogram:
@@ -208,7 +215,8 @@ def _of_rows(layers: Iterable[Layer]) -> Histogram:
 def _layer(mac: MacNode, seen: Observed, name: str) -> Layer:
     how = geometry(mac)
     assert how is not None  # noqa: S101 -- only nodes with a geometry get here
-    return Layer(rows=seen.rows.rows(name, how), weight=weight_matrix(mac, _array(mac)))
+    rows = seen.rows
+    return Layer(rows=rows.rows(name, how), weight=weight_matrix(mac, _array(mac)), seen=rows.seen.get((name, how), 0))
 
 
 def _array(mac: MacNode) -> Array:
@@ -240,7 +248,7 @@ def choose(histogram: Histogram, method: str, layers: Sequence[Layer]) -> Thresh
     best = min(noise, key=lambda name: noise[name])
     found = Threshold(proposed[best], best, noise[best])
     for factor in _AROUND:
-        value = min(proposed[best] * factor, histogram.amax)
+        value = proposed[best] * factor  # also beyond what was seen: new data goes there
         lost = _noise(value, judges)
         if lost < (found.noise or 0.0):
             found = Threshold(value, best, lost)
@@ -249,8 +257,7 @@ def choose(histogram: Histogram, method: str, layers: Sequence[Layer]) -> Thresh
 
 def _noise(amax: float, layers: Sequence[Layer]) -> float:
     """Mean over the layers of the power that INT8 inputs add to the results, relative to the results' own."""
-    lost = (power(rounding_error(one.judging, amax) @ one.sketch) / one.signal for one in layers)
-    return sum(lost) / len(layers)
+    return sum(one.noise(amax) for one in layers) / len(layers)
 
 
 def compensated(layer: Layer, amax: float) -> _Float32:
