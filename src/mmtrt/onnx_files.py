@@ -82,6 +82,8 @@ def load_model(path: Path) -> onnx.ModelProto:
         raise ModelError(
             f"{path}: its external weights can't be read: {_first_line(error)}", fix="Export it again."
         ) from error
+    for tensor in model.graph.initializer:
+        tensor.ClearField("data_location")
     return model
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from mmtrt.engine.build import BuildOptions, build_engine, int8_kept
 from mmtrt.errors import ModelError, SampleError, UsageError
-from mmtrt.onnx_files import load_model, model_spec
+from mmtrt.onnx_files import load_model, model_spec, open_model
 from mmtrt.precision.convert import PrecisionOptions, convert
 from mmtrt.recipe import Precision
 from mmtrt.tensors import Array, ShapeRange
@@ -321,10 +321,40 @@ def test_tensorrt_builds_what_was_written(tmp_path: Path, kind: str, precision: 
     if precision == "fp16":
         assert kept == 0
         return
-    # The builder joins products of one input (query, key, value); no convolution may come out in float.
+    # The builder joins products of one input (query, key, value); of convolutions only the stem is float.
     assert kept is not None
     assert 0 < kept <= converted.int8_nodes
-    assert set(built.summary.conv) <= {"int8"}
+    assert built.summary.conv.get("fp16", 0) == sum(
+        mac.why == "it reads an image of few channels" for mac in converted.kept
+    )
+    assert set(built.summary.conv) <= {"int8", "fp16"}
 
 
 # ------------------------------------------------------------------------------------------ coverage, refinement
+
+
+# ------------------------------------------------------------------------------------------------- large models
+
+
+def test_a_stem_stays_float_where_it_is_little_work(tmp_path: Path) -> None:
+    for channels, kept in ((32, True), (8, False)):
+        proto = graphs.residual_cnn(np.random.default_rng(0), channels)
+        converted = made(proto, tmp_path, normal((3, 12, 12)), precision="int8", coverage="full")
+        assert any(one.node == "c0_Conv" for one in converted.kept) is kept
+        assert converted.mac_share > 0.95
+
+
+def test_weights_stay_in_the_file(tmp_path: Path) -> None:
+    """A model with large weights is converted as one with small ones is, and its weights are all in the result."""
+    rng = np.random.default_rng(0)
+    wide = 192  # 192 * 192 float32 are more than 64 KiB
+    proto = graphs.mlp(rng, wide)
+    opened = tmp_path / "m.onnx"
+    onnx.save(proto, opened)
+    skeleton = open_model(opened)
+    assert any(t.data_location == onnx.TensorProto.EXTERNAL for t in skeleton.graph.initializer)
+    whole = load_model(opened)
+    assert whole == proto
+    converted = made(proto, tmp_path, normal((wide,)), precision="fp16")
+    written = load_model(converted.onnx)
+    assert all(t.data_location == onnx.TensorProto.DEFAULT for t in written.graph.initializer)
