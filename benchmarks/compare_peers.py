@@ -40,7 +40,8 @@ from mmtrt.samples import SampleSet, batches, checked, open_set
 HERE = Path(__file__).parent
 TOOLS: dict[str, tuple[str, str]] = {
     "mmtrt": ("mmtrt_convert", "auto full balance bias"),
-    "mmtrt-default": ("mmtrt_convert", "auto default balance bias"),
+    "mmtrt-default": ("mmtrt_convert", "auto engine balance bias"),
+    "mmtrt-wide": ("mmtrt_convert", "auto wide balance bias"),
     "mmtrt-max": ("mmtrt_convert", "max full"),
     "mmtrt-percentile": ("mmtrt_convert", "percentile full"),
     "mmtrt-entropy": ("mmtrt_convert", "entropy full"),

@@ -8,6 +8,8 @@ from typing import Any
 
 import feeds
 
+from mmtrt.pipeline.structure import EnginePrice
+from mmtrt.pipeline.targets import build_options, target_gpu
 from mmtrt.precision.convert import PrecisionOptions, convert
 
 
@@ -19,7 +21,10 @@ def run(model: Path, target: Path, samples: Path, count: int, batch: int, method
     if method != "fp16":
         threshold, coverage, *refine = method.split()
         options = PrecisionOptions(precision="int8", method=threshold, coverage=coverage, refine=tuple(refine))
-    made = convert(model, target, options, samples=str(samples), count=count)
+    # What the default coverage is judged by, as `mmtrt build` does it.
+    gpu = target_gpu()
+    price = EnginePrice(gpu=gpu, options=build_options()) if gpu is not None and options.coverage == "engine" else None
+    made = convert(model, target, options, samples=str(samples), count=count, price=price)
     record = asdict(made.calibration) if made.calibration else {}
     # Where the samples lay is no result.
     return {"calibration": {name: value for name, value in record.items() if name not in {"source", "key"}}}

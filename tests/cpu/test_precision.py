@@ -16,6 +16,7 @@ from onnx import TensorProto
 from mmtrt.engine.build import BuildOptions, build_engine, int8_kept
 from mmtrt.errors import ModelError, SampleError, UsageError
 from mmtrt.onnx_files import load_model, model_spec, open_model
+from mmtrt.pipeline.building import BuildRequest
 from mmtrt.precision.convert import PrecisionOptions, convert
 from mmtrt.recipe import Precision
 from mmtrt.tensors import Array, ShapeRange
@@ -236,7 +237,8 @@ def test_without_samples_there_is_no_int8(tmp_path: Path) -> None:
 
 def test_a_recipe_asks_for_what_is_done_unasked() -> None:
     told, done = Precision(), PrecisionOptions(precision="int8")
-    assert (told.method, told.coverage, told.refine) == (done.method, done.coverage, done.refine)
+    assert (told.method, told.refine) == (done.method, done.refine)
+    assert told.coverage == BuildRequest(model=Path("m.onnx"), folder=Path()).coverage
 
 
 def test_an_unknown_method_is_refused_with_the_nearest(tmp_path: Path) -> None:

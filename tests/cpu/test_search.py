@@ -68,7 +68,7 @@ def weighted(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 @pytest.mark.parametrize("kind", ["attention", "mlp", "residual_cnn"])
-@pytest.mark.parametrize("coverage", ["default", "full"])
+@pytest.mark.parametrize("coverage", ["wide", "full"])
 def test_the_switched_model_says_what_the_written_one_says(tmp_path: Path, kind: str, coverage: str) -> None:
     proto = (
         graphs.attention(np.random.default_rng(0), -1e9)

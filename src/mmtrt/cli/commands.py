@@ -62,9 +62,10 @@ def build(
     calib: CalibOption = None,
     samples: Annotated[Optional[int], typer.Option("--samples", min=1, help="How many samples of the set.")] = None,  # noqa: UP045
     method: Annotated[str, typer.Option(help="INT8 thresholds: auto, entropy, max, mse or percentile.")] = "auto",
-    coverage: Annotated[str, typer.Option(help="What is INT8: default, or full, attention and last layers too.")] = (
-        "default"
-    ),
+    coverage: Annotated[
+        str,
+        typer.Option(metavar="auto|engine|wide|full", help="What is INT8: by the engine's kernels, or all that may."),
+    ] = "auto",
     refine: Annotated[
         list[str] | None,
         typer.Option(metavar="balance|compensate|bias|none", help="May be repeated; balance and bias if not given."),
@@ -88,7 +89,7 @@ def build(
     show = Show(json=json, quiet=quiet)
     from mmtrt.parity.budget import parse_budget
     from mmtrt.pipeline.building import BuildRequest, build_stage
-    from mmtrt.pipeline.targets import build_options
+    from mmtrt.pipeline.targets import build_options, target_gpu
     from mmtrt.precision.convert import REFINED
     from mmtrt.report.terminal import build_view
     from mmtrt.tensors import parse_shapes
@@ -109,6 +110,7 @@ def build(
         keep=tuple(keep or ()),
         shapes=tuple(parse_shapes(text) for text in (min_shapes, opt_shapes, max_shapes)),
         options=build_options(flavor, target),
+        gpu=target_gpu(target),
     )
     result = build_stage(show.context(no_cache=no_cache), request)
     show.result(result.to_json(), build_view(result))
@@ -121,9 +123,9 @@ def sensitivity(
     calib: CalibOption = None,
     samples: Annotated[Optional[int], typer.Option("--samples", min=1, help="How many samples of the set.")] = None,  # noqa: UP045
     method: Annotated[str, typer.Option(help="INT8 thresholds: auto, entropy, max, mse or percentile.")] = "auto",
-    coverage: Annotated[str, typer.Option(help="Which layers: default, or full, attention and last layers too.")] = (
-        "default"
-    ),
+    coverage: Annotated[
+        str, typer.Option(metavar="wide|full", help="Which layers; full: attention's products and the last ones too.")
+    ] = "wide",
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

@@ -16,12 +16,14 @@ import onnxruntime
 from mmtrt.artifacts import place, read_json, write_json
 from mmtrt.engine import manifest as manifests
 from mmtrt.engine.build import BuildOptions, EngineBuild, build_engine
+from mmtrt.engine.estimate import Gpu
 from mmtrt.engine.flavours import choose, gpu
 from mmtrt.errors import BuildError, ModelError, SampleError, UsageError
 from mmtrt.isolation import run_isolated
 from mmtrt.onnx_files import metadata_of, model_digest, model_spec, open_model
 from mmtrt.pipeline.context import Context
 from mmtrt.pipeline.searching import BudgetJudge, task_metrics
+from mmtrt.pipeline.structure import EnginePrice
 from mmtrt.precision.convert import PRECISION_KEY, REFINED, Converted, PrecisionOptions, convert
 from mmtrt.precision.graph import with_weights_in
 from mmtrt.precision.lint import has_qdq, lint_qdq
@@ -51,7 +53,8 @@ class BuildRequest:
 
     `samples` names a calibration set, `ranges` replaces ranges that the model tells, `shapes` gives the
     smallest, usual and largest shape of inputs as trtexec's flags do. `budget` and `recipe` go into what is made;
-    with `search`, as many layers become INT8 as `budget` allows.
+    with `search`, as many layers become INT8 as `budget` allows. `gpu` is what times are estimated for; coverage "auto"
+    is "engine" where that is told and the builder tells the kernels, else "wide".
     """
 
     model: Path
@@ -60,12 +63,13 @@ class BuildRequest:
     samples: str | None = None
     count: int | None = None
     method: str = "auto"
-    coverage: str = "default"
+    coverage: str = "auto"
     refine: tuple[str, ...] = REFINED
     keep: tuple[str, ...] = ()
     ranges: Ranges = field(default_factory=dict)
     shapes: tuple[Mapping[str, tuple[int, ...]], ...] = ()
     options: BuildOptions = field(default_factory=BuildOptions)
+    gpu: Gpu | None = None
     name: str | None = None
     budget: Mapping[str, float] = field(default_factory=dict)
     search: bool = False
@@ -175,7 +179,7 @@ def _convert(
     options = PrecisionOptions(
         precision=str(request.precision),
         method=request.method,
-        coverage=request.coverage,
+        coverage=_coverage(request),
         refine=request.refine,
         keep=request.keep,
         budget=request.budget,
@@ -186,6 +190,7 @@ def _convert(
         "samples": samples.key if samples else RANDOM,
         "count": request.count,
         "search": request.search,
+        "price": _price_key(request) if options.coverage == "engine" else None,
         "ranges": plain(ranges),
         "versions": [onnx.__version__, onnxruntime.__version__],
     }
@@ -195,6 +200,8 @@ def _convert(
     def work(folder: Path) -> None:
         # A process of its own: its memory is what is reported, and a crash of native code is an error here.
         common: dict[str, Any] = {"samples": reference, "count": request.count, "ranges": ranges}
+        if options.coverage == "engine" and request.gpu is not None:
+            common["price"] = EnginePrice(gpu=request.gpu, options=request.options)
         what = f"calibration of {request.model.name}"
         given = (request.model, folder / "model.onnx", options)
         if request.search:
@@ -211,6 +218,20 @@ def _convert(
     for text in converted.notes:
         context.note(text)
     return converted, found.get("search"), cached
+
+
+def _coverage(request: BuildRequest) -> str:
+    """Return what is INT8: TensorRT-RTX tells an engine's kernels without a GPU, so there it can be judged by them."""
+    if request.coverage != "auto":
+        return request.coverage
+    judged = request.gpu is not None and choose(request.options.flavor).name == "tensorrt-rtx"
+    return "engine" if judged and request.precision == "int8" else "wide"
+
+
+def _price_key(request: BuildRequest) -> list[Any]:
+    flavour = choose(request.options.flavor)
+    gpu_told = request.gpu.model_dump() if request.gpu else None
+    return [flavour.name, flavour.version, request.options.to_json(), gpu_told]
 
 
 # ------------------------------------------------------------------------------------------------------- engine

@@ -21,7 +21,7 @@ from mmtrt.pipeline.context import Context
 from mmtrt.pipeline.exporting import ExportResult, export_stage, publish_export
 from mmtrt.pipeline.sides import Subject, cannot_run, open_subject
 from mmtrt.pipeline.sources import module_subject
-from mmtrt.pipeline.targets import build_options
+from mmtrt.pipeline.targets import build_options, target_gpu
 from mmtrt.recipe import Recipe, resolved
 from mmtrt.results import BenchResult, BuildResult, CheckResult, plain
 from mmtrt.samples import open_set
@@ -111,6 +111,7 @@ def _request(recipe: Recipe, exported: ExportResult, folder: Path, precision: st
         refine=recipe.precision.refine,
         keep=recipe.precision.keep,
         options=build_options(recipe.target.flavor, recipe.target.name),
+        gpu=target_gpu(recipe.target.name),
         name=recipe.name,
         budget=_budget(recipe, precision),
         recipe=plain(resolved(recipe)),

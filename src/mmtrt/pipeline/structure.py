@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -14,8 +15,9 @@ from mmtrt.engine.estimate import Estimate, Gpu, estimate
 from mmtrt.errors import BuildError
 from mmtrt.onnx_files import load_model
 from mmtrt.precision.graph import mac_nodes, typed, usual_shapes, with_sizes
+from mmtrt.precision.placement import Kernel, Priced
 
-__all__ = ["engine_structure"]
+__all__ = ["EnginePrice", "engine_structure"]
 
 
 def engine_structure(path: Path, sizes: Mapping[str, int], gpu: Gpu, options: BuildOptions | None = None) -> Estimate:
@@ -34,3 +36,17 @@ def engine_structure(path: Path, sizes: Mapping[str, int], gpu: Gpu, options: Bu
     if built.layers is None:
         raise BuildError("the builder did not tell the layers of the engine", fix="TensorRT-RTX 1.7.1 tells them.")
     return estimate(built.layers, macs, gpu)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnginePrice:
+    """Builds a file and tells its kernels with estimated times, for the precision passes; it can be pickled."""
+
+    gpu: Gpu
+    options: BuildOptions
+
+    def __call__(self, path: Path, sizes: Mapping[str, int]) -> Priced:
+        """Return the kernels at these sizes; the errors are those of `engine_structure`."""
+        found = engine_structure(path, sizes, self.gpu, self.options)
+        kernels = tuple(Kernel(kernel.layer.nodes, kernel.time_us) for kernel in found.kernels)
+        return Priced(kernels=kernels, target=self.gpu.name)

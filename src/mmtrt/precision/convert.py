@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +24,7 @@ from mmtrt.precision.lint import has_qdq, lint_qdq
 from mmtrt.precision.masks import LARGEST, Masks, clamp_masks
 from mmtrt.precision.observe import Observed, observe, peak_rss_mib, plain_inference
 from mmtrt.precision.padding import token_masks
+from mmtrt.precision.placement import Priced, place
 from mmtrt.precision.plan import COVERAGES, Kept, Plan, make_plan
 from mmtrt.precision.qdq import add_to_bias, insert_qdq
 from mmtrt.precision.thresholds import METHODS
@@ -39,6 +41,7 @@ __all__ = [
     "Conversion",
     "Converted",
     "PrecisionOptions",
+    "Price",
     "convert",
 ]
 
@@ -69,7 +72,7 @@ class PrecisionOptions:
 
     precision: str
     method: str = "auto"
-    coverage: str = "default"
+    coverage: str = "wide"
     keep: tuple[str, ...] = ()
     batch: int | None = None
     budget: Mapping[str, float] = field(default_factory=dict)
@@ -154,6 +157,9 @@ class Converted:
         }
 
 
+Price = Callable[[Path, Mapping[str, int]], Priced]
+
+
 def convert(
     source: Path,
     target: Path,
@@ -162,14 +168,18 @@ def convert(
     samples: str | SampleSet | None = None,
     count: int | None = None,
     ranges: Mapping[str, tuple[int, int, int]] | None = None,
+    price: Price | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Converted:
     """Convert `source` and write `target`, whole or not at all.
 
-    `samples` is a set or its name; INT8 and FP16 need one. `ranges` replaces those of the model's metadata.
+    `samples` is a set or its name; INT8 and FP16 need one. `ranges` replaces those of the model's metadata. `price`
+    builds a file for these sizes and tells its kernels: coverage "engine" needs it.
     ModelError and SampleError say what is wrong with the model or with a sample.
     """
-    return Conversion.opened(source, options, samples=samples, count=count, ranges=ranges, note=note).run(target)
+    return Conversion.opened(source, options, samples=samples, count=count, ranges=ranges, price=price, note=note).run(
+        target
+    )
 
 
 def _check_options(options: PrecisionOptions) -> None:
@@ -228,6 +238,8 @@ class Conversion:
         self.usual = usual
         self.shapes = usual_shapes(self.proto, usual)
         self.macs = mac_nodes(self.model, self.shapes)
+        self.price: Price | None = None
+        self.known: dict[object, Tuned] = {}
         self.record: CalibrationRecord | None = None
         self.masks = Masks()
         self.bounds = Bounds(self.model)
@@ -243,6 +255,7 @@ class Conversion:
         samples: str | SampleSet | None = None,
         count: int | None = None,
         ranges: Mapping[str, tuple[int, int, int]] | None = None,
+        price: Price | None = None,
         note: Callable[[str], None] = lambda _: None,
     ) -> Conversion:
         """Open what `convert` is given."""
@@ -255,7 +268,9 @@ class Conversion:
         else:
             opened = open_set(samples, count=count) if isinstance(samples, str) else samples
             spec = _with_ranges(spec, opened, ranges)
-        return cls(proto, source.parent, spec, options, opened, note)
+        made = cls(proto, source.parent, spec, options, opened, note)
+        made.price = price
+        return made
 
     def tell(self, text: str) -> None:
         """Note something for the user, now and in the result."""
@@ -281,32 +296,75 @@ class Conversion:
                     fix="It has no Conv, Gemm or MatMul with constant weights.",
                 )
         self.seen = self._observe(self.plan)
+        if self.options.coverage == "engine" and self.plan.nodes:
+            self._place()
 
-    def tuned(self) -> Tuned:
-        """Return thresholds, weights and biases for the plan as it stands."""
-        return tune(self.plan, self.seen, self.options.method, self.options.refine)
+    def tuned(self, plan: Plan | None = None) -> Tuned:
+        """Return thresholds, weights and biases for a plan, the one that stands if none is given."""
+        return tune(plan or self.plan, self.seen, self.options.method, self.options.refine, self.known)
+
+    def _place(self) -> None:
+        """Keep out of INT8 what the engine does not gain by."""
+        price = self.price
+        if price is None:
+            raise UsageError("coverage 'engine' needs a builder", fix="Take 'wide' or 'full' where there is none.")
+        origin = _Origin(self.model, self.plan.nodes)
+        with tempfile.TemporaryDirectory(prefix="mmtrt-") as folder:
+
+            def built(keep: Iterable[str]) -> Priced:
+                path = Path(folder, "model.onnx")
+                plan = self._keeping(dict.fromkeys(keep, ""))
+                self._write(self._placed(plan)[0], path, plan.nodes, [], placed=False)
+                return price(path, self.usual)
+
+            found = place(self.plan.nodes, built, origin)
+        if found is None:
+            self.tell(
+                "by its kernels the engine gains nowhere by INT8; it is placed by the rules all the same, "
+                "as coverage 'wide' does it: FP16 may be faster"
+            )
+            return
+        self.plan = self._keeping(found.kept)
+        ours, alone = found.found, found.fp16
+        self.tell(
+            f"INT8 where the engine gains by it: {len(ours.kernels)} kernels, {ours.time_us:.0f} us; FP16 alone: "
+            f"{len(alone.kernels)} kernels, {alone.time_us:.0f} us, by the estimate for {alone.target}"
+        )
+
+    def _keeping(self, keep: Mapping[str, str]) -> Plan:
+        """Return the plan with these nodes out of INT8 too, for these reasons."""
+        before = {kept.node: kept.why for kept in self.plan.kept}
+        plan = make_plan(self.macs, keep={*before, *keep}, coverage=self.options.coverage)
+        reasons = {**keep, **before}
+        return replace(plan, kept=tuple(replace(one, why=reasons.get(one.node, one.why)) for one in plan.kept))
 
     def finish(self, target: Path, *, keep: Mapping[str, str] | None = None) -> Converted:
-        """Place and write; `keep` names nodes that stay out of INT8 after all, and why."""
-        precision, chosen = self.options.precision, self.plan.nodes
-        kept = list(self.plan.kept)
-        if precision == "int8" and has_qdq(self.model):
+        """Place and write; `keep` names nodes that stay out of INT8 after all, and why. It may be called again."""
+        plan = self._keeping(keep or {}) if self.plan.nodes else self.plan
+        chosen = plan.nodes
+        if self.options.precision == "int8" and has_qdq(self.model):
             self.tell("the model is quantised already: its Q/DQ is kept as it is, only the rest becomes FP16")
             chosen = tuple(mac for mac in self.macs if behind_dq(mac))
-        if keep:
-            self.plan = make_plan(self.macs, keep={*self.options.keep, *keep}, coverage=self.options.coverage)
-            chosen = self.plan.nodes
-            kept = [replace(one, why=keep.get(one.node, one.why)) for one in self.plan.kept]
-        if precision != "fp32":
-            tuned = self.tuned()
-            kept_names = self.options.keep if precision == "fp16" else ()
-            stays = keep_fp32(self.model, self.seen.amax, known=self.bounds, masks=self.masks, keep=kept_names)
-            for mac, shift in tuned.biases.items():
-                add_to_bias(self.model.graph, mac, shift)
-            balancing = insert_qdq(self.model, self.plan, tuned.amax, tuned.weights, tuned.balances)
-            kept += to_fp16(self.model, stays, feeding=balancing)
-        made = self._write(target, chosen, kept, placed=bool(self.plan.nodes))
+        model, kept = (self.model, []) if self.options.precision == "fp32" else self._placed(plan)
+        made = self._write(model, target, chosen, [*plan.kept, *kept], placed=bool(plan.nodes))
         return replace(made, notes=tuple(self.notes))
+
+    def _placed(self, plan: Plan) -> tuple[ir.Model, list[Kept]]:
+        """Return a copy of the model with a plan's Q/DQ, the rest in FP16, and what of it stays FP32."""
+        tuned = self.tuned(plan)
+        kept = self.options.keep if self.options.precision == "fp16" else ()
+        stays = keep_fp32(self.model, self.seen.amax, known=self.bounds, masks=self.masks, keep=kept)
+        model = with_weights_in(ir.to_proto(self.model), self.folder)
+        own = dict(zip(self.model.graph, model.graph, strict=True))
+        macs = {mac: replace(mac, node=own[mac.node]) for mac in plan.nodes}
+        moved = replace(
+            plan, nodes=tuple(macs.values()), residuals=tuple((own[node], index) for node, index in plan.residuals)
+        )
+        for mac, shift in tuned.biases.items():
+            add_to_bias(model.graph, macs[mac], shift)
+        weights = {own[node]: made for node, made in tuned.weights.items()}
+        balancing = insert_qdq(model, moved, tuned.amax, weights, tuned.balances)
+        return model, to_fp16(model, {own[node]: why for node, why in stays.items()}, feeding=balancing)
 
     def _names(self, keep: tuple[str, ...]) -> tuple[str, ...]:
         names = {mac.name for mac in self.macs}
@@ -415,7 +473,9 @@ class Conversion:
 
     # ---------------------------------------------------------------------------------------------- writing
 
-    def _write(self, target: Path, chosen: tuple[MacNode, ...], kept: list[Kept], *, placed: bool) -> Converted:
+    def _write(
+        self, model: ir.Model, target: Path, chosen: tuple[MacNode, ...], kept: list[Kept], *, placed: bool
+    ) -> Converted:
         total = sum(mac.macs for mac in self.macs)
         result = Converted(
             onnx=target,
@@ -429,7 +489,7 @@ class Conversion:
             calibration=self.record,
             kept=tuple(kept),
         )
-        proto = embedded(self.model)
+        proto = embedded(model)
         # What a value is called inside is nobody's business; a third of a small file is.
         del proto.graph.value_info[:]
         set_metadata(
@@ -442,6 +502,34 @@ class Conversion:
         )
         save_model(proto, target)
         return result
+
+
+class _Origin:
+    """Tells where the nodes of a converted model come from: what is added is named after the value it stands behind."""
+
+    def __init__(self, model: ir.Model, macs: Iterable[MacNode]) -> None:
+        self._nodes = {node.name for node in model.graph}
+        self._makers = {value.name: node.name for node in model.graph for value in node.outputs}
+        self._readers: dict[str | None, list[str]] = {}
+        for mac in macs:
+            for index in mac.activations:
+                value = mac.node.inputs[index]
+                self._readers.setdefault(value.name if value is not None else None, []).append(mac.name)
+
+    def owner(self, name: str) -> str | None:
+        """Return the node of the float model that a node is, or stands behind."""
+        return name if name in self._nodes else self._behind(name, self._makers)
+
+    def readers(self, name: str) -> Collection[str]:
+        """Return the products that read what an added node makes; nothing for a node of the float model."""
+        return () if name in self._nodes else self._behind(name, self._readers) or ()
+
+    def _behind(self, name: str, known: Mapping[Any, Any]) -> Any:
+        while "." in name:
+            name = name.rpartition(".")[0]
+            if name in known:
+                return known[name]
+        return None
 
 
 class _Timer:

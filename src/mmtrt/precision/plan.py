@@ -23,7 +23,8 @@ from mmtrt.precision.graph import MacNode, attribute, constant, module_of
 
 __all__ = ["COVERAGES", "Kept", "Plan", "make_plan"]
 
-COVERAGES = ("default", "full")
+COVERAGES = ("wide", "full", "engine")
+"""By the rules above; every product; and, of what the rules allow, what the engine gains by (`placement.py`)."""
 
 _SHAPE_OPS = {"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Flatten", "Cast", "Slice"}
 
@@ -60,7 +61,7 @@ def _name(value: ir.Value | None) -> str:
     return value.name or ""
 
 
-def make_plan(nodes: list[MacNode], *, keep: Collection[str] = (), coverage: str = "default") -> Plan:
+def make_plan(nodes: list[MacNode], *, keep: Collection[str] = (), coverage: str = "wide") -> Plan:
     """Apply the rules above; `keep` names nodes or modules that stay float whatever the rules say.
 
     With `coverage` "full" rules 2 to 4 are left out: every other product is quantised, and nothing but products.

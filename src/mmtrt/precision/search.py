@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmtrt.precision.convert import Conversion, Converted, PrecisionOptions
+from mmtrt.precision.convert import Converted, PrecisionOptions, Price
 from mmtrt.precision.sensitivity import LayerLoss, Measured, Probe, losses, opened_for_judging
 from mmtrt.runtimes.ort import OrtRunner
 
@@ -65,6 +65,7 @@ def search(
     count: int | None = None,
     ranges: Mapping[str, tuple[int, int, int]] | None = None,
     tasks: Mapping[str, Sequence[str]] | None = None,
+    price: Price | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> SearchResult:
     """Convert to INT8 with as many layers as `judge` allows, and write `target`.
@@ -73,7 +74,7 @@ def search(
     written has no INT8 layer left that could be taken back. Errors are those of `convert`.
     """
     start = time.perf_counter()
-    conversion, judging, total = opened_for_judging(source, options, samples, count, ranges, note)
+    conversion, judging, total = opened_for_judging(source, options, samples, count, ranges, note, price)
     probe = Probe(conversion, judging, tasks)
     work = _Search(probe, judge, losses(conversion, probe))
     kept = work.find()
@@ -86,8 +87,6 @@ def search(
             break
         note("what was written is out of budget by FP16's rounding: one more layer stays FP16")
         kept = [*kept, more]
-        conversion = Conversion.opened(source, options, samples=conversion.samples, ranges=ranges)
-        conversion.prepare()
     order = sorted(kept, key=lambda loss: -loss.noise)
     return SearchResult(
         converted=replace(converted, notes=tuple(conversion.notes)),

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmtrt.errors import UsageError
 from mmtrt.metrics import Comparison, TaskMetric, make_task_metric
-from mmtrt.precision.convert import Conversion, PrecisionOptions
+from mmtrt.precision.convert import Conversion, PrecisionOptions, Price
 from mmtrt.precision.graph import module_of
 from mmtrt.precision.switches import Switched
 from mmtrt.samples import Batch, SampleSet, batches, checked, open_set, parted
@@ -140,6 +140,7 @@ def opened_for_judging(
     count: int | None,
     ranges: Mapping[str, tuple[int, int, int]] | None,
     note: Callable[[str], None],
+    price: Price | None = None,
 ) -> tuple[Conversion, list[Batch], int]:
     """Open a conversion that calibrates on three quarters of a set; and return the others in batches, and all's count.
 
@@ -157,7 +158,7 @@ def opened_for_judging(
         calibrating, judging = parted(whole, JUDGING_EVERY, at_most=_JUDGES_AT_MOST)
     else:
         note(f"only {total} samples: the same ones calibrate and judge")
-    conversion = Conversion.opened(source, options, samples=calibrating, ranges=ranges, note=note)
+    conversion = Conversion.opened(source, options, samples=calibrating, ranges=ranges, price=price, note=note)
     conversion.prepare()
     if not conversion.plan.nodes:
         raise UsageError("the model is quantised already", fix="Start from the FP32 ONNX.")

@@ -113,9 +113,14 @@ def reading(plan: Plan) -> dict[str, list[Geometry]]:
     return uses
 
 
-def tune(plan: Plan, seen: Observed, method: str, refine: Collection[str]) -> Tuned:
-    """Choose a threshold for each value of the plan, then change weights and biases as `refine` says."""
-    tuner = _Tuner(plan, seen, method, refine)
+def tune(
+    plan: Plan, seen: Observed, method: str, refine: Collection[str], known: dict[object, Tuned] | None = None
+) -> Tuned:
+    """Choose a threshold for each value of the plan, then change weights and biases as `refine` says.
+
+    `known` remembers what was found for a value and those who read it, from one plan of a model to the next.
+    """
+    tuner = _Tuner(plan, seen, method, refine, {} if known is None else known)
     # One value a thread at a time: numpy holds no lock while it computes, and few rows and weights are copied. Its
     # matrix products keep to their thread: others that wait for them would spin on the cores.
     with threadpool_limits(1), ThreadPoolExecutor(available_cores()) as pool:
@@ -131,7 +136,16 @@ def tune(plan: Plan, seen: Observed, method: str, refine: Collection[str]) -> Tu
 class _Tuner:
     """Tunes what reads a value, one value at a time."""
 
-    def __init__(self, plan: Plan, seen: Observed, method: str, refine: Collection[str]) -> None:
+    def __init__(
+        self, plan: Plan, seen: Observed, method: str, refine: Collection[str], known: dict[object, Tuned]
+    ) -> None:
+        self._known = known
+        self._takers: dict[str, list[object]] = {}
+        for mac in plan.nodes:
+            for index in mac.activations:
+                self._takers.setdefault(_name(mac.node.inputs[index]), []).append((mac.name, index))
+        for node, index in plan.residuals:
+            self._takers.setdefault(_name(node.inputs[index]), []).append((node.name, index))
         self._plan = plan
         self._seen = seen
         self._method = method
@@ -146,6 +160,12 @@ class _Tuner:
 
     def value(self, name: str) -> Tuned:
         """Return what is chosen for a value and for those who read it."""
+        key = (name, *self._takers.get(name, ()), *(self._shared(mac) for mac in self._readers.get(name, ())))
+        if key not in self._known:
+            self._known[key] = self._value(name)
+        return self._known[key]
+
+    def _value(self, name: str) -> Tuned:
         balances: dict[str, Balance] = {}
         biases: dict[MacNode, Array] = {}
         judged = self._method == "auto" or self._refine
@@ -196,6 +216,10 @@ def _balanced(plan: Plan, name: str, layers: Mapping[MacNode, Layer], *, correct
     return balance(uses, [repeat(mac) for mac in layers], shifts=shifts, corrected=corrected)
 
 
+def _name(value: ir.Value | None) -> str:
+    return (value.name or "") if value is not None else ""
+
+
 def _named(value: ir.Value | None, name: str) -> bool:
     return value is not None and value.name == name
 
@@ -226,8 +250,7 @@ def _array(mac: MacNode) -> Array:
 
 
 def _input_name(mac: MacNode) -> str:
-    value = mac.node.inputs[mac.activations[0]]
-    return (value.name or "") if value is not None else ""
+    return _name(mac.node.inputs[mac.activations[0]])
 
 
 def _weight(mac: MacNode) -> ir.Value:
