@@ -259,6 +259,11 @@ def test_inspect(mmtrt: Mmtrt, tiny: Path, tmp_path: Path) -> None:
     found = document(mmtrt("inspect", "made/tiny.int8.engine", "--json"), "mmtrt.inspect/1")
     assert (found["kind"], found["integrity"]) == ("engine", "matches")
     assert found["manifest"]["precision"] == "int8"
+    assert sum(row["macs"] for row in found["layers"]) > 0
+    assert any(row["precision"] == "int8" for row in found["layers"])
+    assert {module for row in found["layers"] for module in row["modules"]} >= {"stem", "block", "hidden"}
+    assert 0 < found["manifest"]["layers"]["int8_mac_share"] <= 1
+    assert "only move data" in mmtrt("inspect", "made/tiny.int8.engine").stdout
     found = document(mmtrt("inspect", tiny.with_name("tiny.calib"), "--json"), "mmtrt.inspect/1")
     assert (found["kind"], found["count"]) == ("samples", 40)
     assert found["tensors"]["ids"]["max"] < 20

@@ -66,6 +66,10 @@ def build(
         str,
         typer.Option(metavar="auto|engine|wide|full", help="What is INT8: by the engine's kernels, or all that may."),
     ] = "auto",
+    ranges: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE.npz", help="Ranges of earlier sets: this one is added to them."),
+    ] = None,
     refine: Annotated[
         list[str] | None,
         typer.Option(metavar="balance|compensate|bias|none", help="May be repeated; balance and bias if not given."),
@@ -96,8 +100,11 @@ def build(
 
     if budget and not int8:
         raise UsageError("--budget searches how much can be INT8", fix="Add --int8; `mmtrt check` judges any file.")
+    if ranges and (budget or not (int8 or fp16)):
+        raise UsageError("--ranges belongs to a calibration", fix="Use it with --int8 or --fp16, without --budget.")
     request = BuildRequest(
         model=model,
+        ranges_file=ranges,
         folder=output or model.parent,
         precision=_one_of({"fp32": fp32, "fp16": fp16, "int8": int8}),
         budget=parse_budget(budget or []),
@@ -222,11 +229,14 @@ def inspect(
 ) -> None:
     """Show what is in an ONNX file, an engine or a set of samples."""
     show = Show(json=json, quiet=quiet)
+    from rich.console import Group
+
     from mmtrt.pipeline.inspecting import inspect_file, inspect_view
-    from mmtrt.report.terminal import facts_view
+    from mmtrt.report.terminal import facts_view, layers_view
 
     found = inspect_file(file)
-    show.result(found, facts_view(inspect_view(found)))
+    view = facts_view(inspect_view(found))
+    show.result(found, Group(view, layers_view(found["layers"])) if found.get("layers") else view)
 
 
 def doctor(json: JsonOption = False, quiet: QuietOption = False) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mmtrt.engine.layers import EngineLayer, LayerTensor
 
-__all__ = ["Estimate", "Gpu", "KernelEstimate", "estimate"]
+__all__ = ["Estimate", "Gpu", "KernelEstimate", "estimate", "owners", "tensor_bytes"]
 
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "uint8": 1, "bool": 1, "int32": 4, "int64": 8, "fp8": 1}
 
@@ -80,13 +80,13 @@ def estimate(layers: Sequence[EngineLayer], macs: Mapping[str, int], gpu: Gpu) -
 
     ValueError where a layer has a dynamic axis: build it for the one shape that is asked about.
     """
-    owners = _owners(layers, macs)
+    work = owners(layers, macs)
     kernels = []
     for index, layer in enumerate(layers):
         if layer.role == "shape":
             continue
-        own = sum(macs[name] for name, owner in owners.items() if owner == index)
-        moved = sum(_bytes(tensor) for tensor in (*layer.inputs, *layer.outputs, *layer.constants))
+        own = sum(macs[name] for name, owner in work.items() if owner == index)
+        moved = sum(tensor_bytes(tensor) for tensor in (*layer.inputs, *layer.outputs, *layer.constants))
         seconds = max(moved / (gpu.memory_gb_s * 1e9), 2 * own / gpu.rate(layer.precision))
         kernels.append(KernelEstimate(layer=layer, bytes_moved=moved, macs=own, time_us=seconds * 1e6 + gpu.launch_us))
     total = sum(kernel.macs for kernel in kernels)
@@ -104,7 +104,7 @@ def estimate(layers: Sequence[EngineLayer], macs: Mapping[str, int], gpu: Gpu) -
 _PREFERENCE = ("gemm", "conv", "other", "move")
 
 
-def _owners(layers: Sequence[EngineLayer], macs: Mapping[str, int]) -> dict[str, int]:
+def owners(layers: Sequence[EngineLayer], macs: Mapping[str, int]) -> dict[str, int]:
     """Return the layer that does each node's work: an epilogue in a kernel of its own names the node too."""
     owners: dict[str, int] = {}
     for index, layer in enumerate(layers):
@@ -119,7 +119,8 @@ def _owners(layers: Sequence[EngineLayer], macs: Mapping[str, int]) -> dict[str,
     return owners
 
 
-def _bytes(tensor: LayerTensor) -> int:
+def tensor_bytes(tensor: LayerTensor) -> int:
+    """Return what a tensor takes; ValueError where it has a dynamic axis."""
     if any(dim < 0 for dim in tensor.dims):
         raise ValueError(f"{tensor.name!r} has a dynamic axis: {list(tensor.dims)}")
     return math.prod(tensor.dims) * _BYTES.get(tensor.dtype, 4)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from mmtrt.engine.manifest import Manifest, read
+from mmtrt.engine.manifest import Manifest, layer_rows, read
 from mmtrt.errors import InputError
 from mmtrt.runtimes.tensorrt_api import FlavourName, check_digest, manifest_path, plan_flavour
 
@@ -17,13 +17,17 @@ Integrity = Literal["matches", "altered", "no manifest"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanInfo:
-    """A plan file: `flavor` by its header, None where that tells nothing; what its manifest says of it."""
+    """A plan file: `flavor` by its header, None where that tells nothing; what lies beside it.
+
+    `layers` are rows of `mmtrt.engine.table`, None where the builder told none.
+    """
 
     engine: Path
     engine_bytes: int
     flavor: FlavourName | None
     manifest: Manifest | None
     integrity: Integrity
+    layers: list[dict[str, Any]] | None = None
 
 
 def inspect_engine(engine: Path) -> PlanInfo:
@@ -36,6 +40,7 @@ def inspect_engine(engine: Path) -> PlanInfo:
         flavor=flavor,
         manifest=manifest,
         integrity=_integrity(engine, manifest),
+        layers=layer_rows(engine),
     )
 
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmtrt.artifacts import file_digest, write_json
+from mmtrt.artifacts import file_digest, read_json, write_json
 from mmtrt.engine.build import EngineBuild
 from mmtrt.engine.profiles import NetworkTensor
+from mmtrt.engine.table import Graph, int8_share, layer_table
 from mmtrt.errors import InputError
 from mmtrt.runtimes.tensorrt_api import MANIFEST_SCHEMA, check_digest, manifest_data, manifest_path
 from mmtrt.tensors import ShapeRange
 
-__all__ = ["Manifest", "layers_path", "manifest_path", "read", "verify", "write"]
+__all__ = ["Manifest", "layer_rows", "layers_path", "manifest_path", "read", "verify", "write"]
 
 LAYERS_SCHEMA = "mmtrt.layers/1"
 
@@ -80,9 +81,20 @@ def layers_path(engine: Path) -> Path:
 
 
 def write(
-    built: EngineBuild, *, onnx_digest: str, precision: str, calibration: Mapping[str, Any] | None = None
+    built: EngineBuild,
+    *,
+    onnx_digest: str,
+    precision: str,
+    calibration: Mapping[str, Any] | None = None,
+    graph: Graph | None = None,
 ) -> Manifest:
-    """Write the manifest, and the layers where they are known, beside a built engine; return the manifest."""
+    """Write the manifest, and the layers where they are known, beside a built engine; return the manifest.
+
+    `graph` adds to the layers what the ONNX knows of them.
+    """
+    graph = graph or Graph()
+    known = built.layers is not None and built.summary is not None
+    summary = {**built.summary.to_json(), "int8_mac_share": int8_share(built.layers, graph)} if known else None  # type: ignore[union-attr, arg-type]
     manifest = Manifest(
         engine_digest=file_digest(built.engine),
         onnx_digest=onnx_digest,
@@ -97,7 +109,7 @@ def write(
         options=built.options.to_json(),
         engine_bytes=built.engine_bytes,
         build_s=round(built.build_s, 3),
-        layers=built.summary.to_json() if built.summary else None,
+        layers=summary,
         notes=built.notes,
     )
     layers = layers_path(built.engine)
@@ -105,7 +117,7 @@ def write(
         # Those of an engine that stood here before.
         layers.unlink(missing_ok=True)
     else:
-        write_json(layers, {"schema": LAYERS_SCHEMA, "layers": [layer.to_json() for layer in built.layers]})
+        write_json(layers, {"schema": LAYERS_SCHEMA, "layers": layer_table(built.layers, graph)})
     write_json(manifest_path(built.engine), manifest.to_json())
     return manifest
 
@@ -148,6 +160,20 @@ def _from_json(data: Mapping[str, Any]) -> Manifest:
         ran=bool(data["ran"]),
         recipe=data.get("recipe"),
     )
+
+
+def layer_rows(engine: Path) -> list[dict[str, Any]] | None:
+    """Return the rows of `layer_table` that lie beside an engine, None where there are none; InputError if broken."""
+    path = layers_path(engine)
+    if not path.is_file():
+        return None
+    try:
+        rows = read_json(path)["layers"]
+        for row in rows:
+            _ = {**row["inputs"][0]} if row["inputs"] else {}, row["kind"], row["nodes"], row["role"], row["precision"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is broken: {type(error).__name__}: {error}", fix="Build the engine again.") from error
+    return [dict(row) for row in rows]
 
 
 def verify(engine: Path) -> Manifest:

@@ -13,11 +13,12 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from mmtrt.artifacts import place, read_json, write_json
+from mmtrt.artifacts import file_digest, place, read_json, write_json
 from mmtrt.engine import manifest as manifests
 from mmtrt.engine.build import BuildOptions, EngineBuild, build_engine
 from mmtrt.engine.estimate import Gpu
 from mmtrt.engine.flavours import choose, gpu
+from mmtrt.engine.table import Graph
 from mmtrt.errors import BuildError, ModelError, SampleError, UsageError
 from mmtrt.isolation import run_isolated
 from mmtrt.onnx_files import metadata_of, model_digest, model_spec, open_model
@@ -25,7 +26,7 @@ from mmtrt.pipeline.context import Context
 from mmtrt.pipeline.searching import BudgetJudge, task_metrics
 from mmtrt.pipeline.structure import EnginePrice
 from mmtrt.precision.convert import PRECISION_KEY, REFINED, Converted, PrecisionOptions, convert
-from mmtrt.precision.graph import with_weights_in
+from mmtrt.precision.graph import MODULE_KEY, mac_nodes, typed, usual_shapes, with_weights_in
 from mmtrt.precision.lint import has_qdq, lint_qdq
 from mmtrt.precision.search import search
 from mmtrt.results import BuildResult, plain
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 _RESULT = "result.json"
+_RANGES = "ranges.npz"
 _LIBRARY = Path("calibration/samples")
 Ranges = Mapping[str, tuple[int, int, int]]
 
@@ -51,16 +53,18 @@ Ranges = Mapping[str, tuple[int, int, int]]
 class BuildRequest:
     """What is to be built from an ONNX file; `precision` None builds it as it is.
 
-    `samples` names a calibration set, `ranges` replaces ranges that the model tells, `shapes` gives the
-    smallest, usual and largest shape of inputs as trtexec's flags do. `budget` and `recipe` go into what is made;
-    with `search`, as many layers become INT8 as `budget` allows. `gpu` is what times are estimated for; coverage "auto"
-    is "engine" where that is told and the builder tells the kernels, else "wide".
+    `samples` names a calibration set, `ranges_file` what earlier sets showed, to which it is added; `ranges` replaces
+    ranges that the model tells, `shapes` gives the smallest, usual and largest shape of inputs as trtexec's flags do.
+    `budget` and `recipe` go into what is made; with `search`, as many layers become INT8 as `budget` allows. `gpu` is
+    what times are estimated for; coverage "auto" is "engine" where that is told and the builder tells the kernels, else
+    "wide".
     """
 
     model: Path
     folder: Path
     precision: str | None = None
     samples: str | None = None
+    ranges_file: Path | None = None
     count: int | None = None
     method: str = "auto"
     coverage: str = "auto"
@@ -192,6 +196,7 @@ def _convert(
         "search": request.search,
         "price": _price_key(request) if options.coverage == "engine" else None,
         "ranges": plain(ranges),
+        "ranges_file": _digest_of(request.ranges_file),
         "versions": [onnx.__version__, onnxruntime.__version__],
     }
 
@@ -209,6 +214,9 @@ def _convert(
             told = run_isolated(search, *given, **common, judge=judge, tasks=tasks, what=what)
             made, extra = told.converted, {"search": told.summary()}
         else:
+            saved = request.ranges_file
+            if saved is not None:
+                common |= {"ranges_file": saved.absolute(), "ranges_out": folder / _RANGES}
             made, extra = run_isolated(convert, *given, **common, what=what), {}
         write_json(folder / _RESULT, plain({**asdict(made), "spec": made.spec.to_json(), **extra}))
 
@@ -217,7 +225,15 @@ def _convert(
     converted = Converted.from_json(found, folder / "model.onnx")
     for text in converted.notes:
         context.note(text)
+    if request.ranges_file is not None and (folder / _RANGES).is_file():
+        place(folder / _RANGES, request.ranges_file)
     return converted, found.get("search"), cached
+
+
+def _digest_of(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    return file_digest(path) if path.is_file() else "none yet"
 
 
 def _coverage(request: BuildRequest) -> str:
@@ -338,10 +354,11 @@ def _engine(
 
     def work(folder: Path) -> None:
         engine = folder / "model.engine"
-        built = build_engine(onnx_path, engine, profile=profile, options=request.options, explain=_explain(onnx_path))
+        graph = _graph(onnx_path, {name: span[1] for name, span in spec.ranges.items()})
+        built = build_engine(onnx_path, engine, profile=profile, options=request.options, explain=graph.modules.get)
         if precision == "int8":
             _kept_int8(onnx_path, built)
-        manifests.write(built, onnx_digest=digest, precision=precision, calibration=calibration)
+        manifests.write(built, onnx_digest=digest, precision=precision, calibration=calibration, graph=graph)
 
     return context.cache.run("engine", parts, work)
 
@@ -378,15 +395,14 @@ def _quantised_kinds(onnx_path: Path) -> Counter[str]:
     )
 
 
-def _explain(onnx_path: Path) -> Any:
+def _graph(onnx_path: Path, sizes: Mapping[str, int]) -> Graph:
+    """Return what the ONNX knows of its nodes; nothing of their work where its shapes can't be told."""
     proto = open_model(onnx_path)
     modules = {
-        node.name: entry.value
-        for node in proto.graph.node
-        for entry in node.metadata_props
-        if entry.key == "mmtrt.module"
+        node.name: entry.value for node in proto.graph.node for entry in node.metadata_props if entry.key == MODULE_KEY
     }
-    return modules.get
+    macs = mac_nodes(with_weights_in(typed(proto), onnx_path.parent), usual_shapes(proto, sizes))
+    return Graph(modules=modules, macs={mac.name: mac.macs for mac in macs})
 
 
 # -------------------------------------------------------------------------------------------------- publishing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from mmtrt.onnx_files import model_digest, model_spec, open_model
 from mmtrt.pipeline.building import stored_precision, stored_summary
 from mmtrt.pipeline.sides import ENGINE_SUFFIXES
 from mmtrt.precision.graph import mac_nodes, module_of, typed, usual_shapes, with_weights_in
+from mmtrt.report.terminal import kernels_text
 from mmtrt.results import plain
 from mmtrt.samples import open_set
 from mmtrt.tensors import Array, format_shape
@@ -42,6 +42,7 @@ def _engine(path: Path) -> dict[str, Any]:
         "flavor": found.flavor,
         "integrity": found.integrity,
         "manifest": found.manifest.to_json() if found.manifest else None,
+        "layers": found.layers,
     }
 
 
@@ -180,7 +181,7 @@ def _engine_view(found: Mapping[str, Any]) -> dict[str, str]:
         record = manifest["calibration"]
         rows["calibration"] = f"{record['samples']} samples of {record['source']}, {record['method']}"
     if manifest["layers"]:
-        rows["kernels"] = json.dumps(manifest["layers"])
+        rows["kernels"] = kernels_text(manifest["layers"])
     for note in manifest["notes"]:
         rows.setdefault("notes", "")
         rows["notes"] += f"{note} "

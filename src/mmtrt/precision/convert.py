@@ -15,11 +15,22 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from mmtrt.artifacts import key_of
 from mmtrt.errors import ModelError, SampleError, UsageError
-from mmtrt.onnx_files import BUDGET_KEY, SPEC_KEY, embedded, model_spec, open_model, save_model, set_metadata
+from mmtrt.onnx_files import (
+    BUDGET_KEY,
+    SPEC_KEY,
+    embedded,
+    model_digest,
+    model_spec,
+    open_model,
+    save_model,
+    set_metadata,
+)
 from mmtrt.precision.bounds import Bounds
 from mmtrt.precision.fp16 import HEADROOM, keep_fp32, to_fp16
 from mmtrt.precision.graph import MacNode, behind_dq, mac_nodes, module_of, typed, usual_shapes, with_weights_in
+from mmtrt.precision.histogram import Histogram
 from mmtrt.precision.lint import has_qdq, lint_qdq
 from mmtrt.precision.masks import LARGEST, Masks, clamp_masks
 from mmtrt.precision.observe import Observed, observe, peak_rss_mib, plain_inference
@@ -27,6 +38,8 @@ from mmtrt.precision.padding import token_masks
 from mmtrt.precision.placement import Priced, place
 from mmtrt.precision.plan import COVERAGES, Kept, Plan, make_plan
 from mmtrt.precision.qdq import add_to_bias, insert_qdq
+from mmtrt.precision.ranges import Ranges, load_ranges, merged, save_ranges
+from mmtrt.precision.rows import RowSamples
 from mmtrt.precision.thresholds import METHODS
 from mmtrt.precision.tune import Tuned, reading, tune
 from mmtrt.samples import FEW_SAMPLES, Batch, SampleSet, batches, checked, open_set, shapes_profile
@@ -169,17 +182,31 @@ def convert(
     count: int | None = None,
     ranges: Mapping[str, tuple[int, int, int]] | None = None,
     price: Price | None = None,
+    ranges_file: Path | None = None,
+    ranges_out: Path | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Converted:
     """Convert `source` and write `target`, whole or not at all.
 
     `samples` is a set or its name; INT8 and FP16 need one. `ranges` replaces those of the model's metadata. `price`
-    builds a file for these sizes and tells its kernels: coverage "engine" needs it.
-    ModelError and SampleError say what is wrong with the model or with a sample.
+    builds a file for these sizes and tells its kernels: coverage "engine" needs it. What `ranges_file` holds is added
+    to what the samples show, and both go into `ranges_out`. ModelError and SampleError say what is wrong with the
+    model or with a sample, InputError what is wrong with the ranges.
     """
-    return Conversion.opened(source, options, samples=samples, count=count, ranges=ranges, price=price, note=note).run(
-        target
+    conversion = Conversion.opened(
+        source,
+        options,
+        samples=samples,
+        count=count,
+        ranges=ranges,
+        price=price,
+        ranges_file=ranges_file or ranges_out,
+        note=note,
     )
+    made = conversion.run(target)
+    if ranges_out is not None and conversion.saved is not None:
+        save_ranges(conversion.saved, ranges_out)
+    return made
 
 
 def _check_options(options: PrecisionOptions) -> None:
@@ -238,7 +265,10 @@ class Conversion:
         self.usual = usual
         self.shapes = usual_shapes(self.proto, usual)
         self.macs = mac_nodes(self.model, self.shapes)
+        self.source = folder
         self.price: Price | None = None
+        self.ranges_file: Path | None = None
+        self.saved: Ranges | None = None
         self.known: dict[object, Tuned] = {}
         self.record: CalibrationRecord | None = None
         self.masks = Masks()
@@ -256,6 +286,7 @@ class Conversion:
         count: int | None = None,
         ranges: Mapping[str, tuple[int, int, int]] | None = None,
         price: Price | None = None,
+        ranges_file: Path | None = None,
         note: Callable[[str], None] = lambda _: None,
     ) -> Conversion:
         """Open what `convert` is given."""
@@ -269,7 +300,7 @@ class Conversion:
             opened = open_set(samples, count=count) if isinstance(samples, str) else samples
             spec = _with_ranges(spec, opened, ranges)
         made = cls(proto, source.parent, spec, options, opened, note)
-        made.price = price
+        made.source, made.price, made.ranges_file = source, price, ranges_file
         return made
 
     def tell(self, text: str) -> None:
@@ -396,18 +427,10 @@ class Conversion:
         watched = self._watched(plan)
         size = self.options.batch or self._fitting({*plan.values(), *watched})
         timer = _Timer()
-        seen = observe(
-            self.proto,
-            timer.each(self._batches(size)),
-            folder=self.folder,
-            histograms=plan.values(),
-            ranges=watched,
-            rows=reading(plan) if self._judges else {},
-            masks=self._token_masks(),
-            enough=self._clear if not plan.nodes else lambda _: False,
-        )
+        seen, sets = self._seen(plan, timer, size, watched)
         more = self.bounds.unbounded(seen.amax, LARGEST / HEADROOM)
-        if more:
+        # Sets that are known from a file can't be watched once more: there the bounds decide.
+        if more and len(sets) == 1:
             self.tell(f"{len(more)} values may leave FP16's range by their bounds: a second pass watches them")
             again = observe(self.proto, self._batches(size), folder=self.folder, histograms=(), ranges=more)
             seen.amax.update(again.amax)
@@ -419,18 +442,50 @@ class Conversion:
         if seen.samples < FEW_SAMPLES:
             self.tell(f"only {seen.samples} calibration samples: {FEW_SAMPLES} or more make ranges that hold")
         peak = peak_rss_mib()
+        timed = plan.nodes and timer.ran
+        plain = timer.plain_inference(self.proto, self.folder, seen.samples) if timed else None
         self.record = CalibrationRecord(
             source=self.samples.source,
-            key=self.samples.key,
+            key=self.samples.key if len(sets) == 1 else key_of({"sets": list(sets)}),
             samples=seen.samples,
             method=self.options.method if plan.nodes else "max",
             wall_s=seen.wall_s,
             read_s=timer.read_s,
-            inference_s=timer.plain_inference(self.proto, self.folder, seen.samples) if plan.nodes else None,
+            inference_s=plain,
             peak_rss_mib=peak,
             on_data=self.samples.on_data,
         )
         return seen
+
+    def _seen(self, plan: Plan, timer: _Timer, size: int, watched: Sequence[str]) -> tuple[Observed, tuple[str, ...]]:
+        """Run the calibration set, add it to what `ranges_file` holds, and return both with the keys of the sets."""
+        assert self.samples is not None  # noqa: S101 -- _observe has asked
+        rows = reading(plan) if self._judges else {}
+        earlier = None
+        if self.ranges_file is not None and self.ranges_file.exists():
+            like = Observed(
+                histograms={name: Histogram() for name in plan.values()},
+                amax=dict.fromkeys([*plan.values(), *watched], 0.0),
+                rows=RowSamples(rows),
+            )
+            earlier = load_ranges(self.ranges_file, model=model_digest(self.source), like=like)
+            if self.samples.key in earlier.sets:
+                self.tell(f"{self.ranges_file} has this set already: nothing was run")
+                self.saved = earlier
+                return earlier.seen, earlier.sets
+        seen = observe(
+            self.proto,
+            timer.each(self._batches(size)),
+            folder=self.folder,
+            histograms=plan.values(),
+            ranges=watched,
+            rows=rows,
+            masks=self._token_masks(),
+            enough=self._clear if not plan.nodes and self.ranges_file is None else lambda _: False,
+        )
+        own = Ranges(seen=seen, model=model_digest(self.source) if self.ranges_file else "", sets=(self.samples.key,))
+        self.saved = merged(own, earlier) if earlier is not None else own
+        return self.saved.seen, self.saved.sets
 
     def _clear(self, seen: Observed) -> bool:
         """Tell whether ranges are so far from what FP16 holds, or so far beyond, that more samples decide nothing."""
@@ -538,6 +593,11 @@ class _Timer:
     def __init__(self) -> None:
         self._timed: list[Batch] = []
         self.read_s = 0.0
+
+    @property
+    def ran(self) -> bool:
+        """Whether there were batches at all."""
+        return bool(self._timed)
 
     def each(self, given: Iterable[Batch]) -> Iterator[Batch]:
         """Pass the batches on, and keep every eighth of the first ones."""

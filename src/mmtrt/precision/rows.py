@@ -174,6 +174,28 @@ class RowSamples:
         order = [self.slots[digest] for digest in sorted(self.slots)]
         return own.rows[order][np.arange(_ROWS) < own.count[order][:, None]]
 
+    def checksums(self) -> list[int]:
+        """Return the checksums of the samples kept, in order."""
+        return sorted(self.slots)
+
+    def stored(self) -> dict[tuple[str, Geometry], tuple[_Float32, _Int64]]:
+        """Return of each use the samples' rows `(S, _ROWS, K)`, in the order of `checksums`, and how many count."""
+        order = [self.slots[digest] for digest in self.checksums()]
+        return {use: (own.rows[order], own.count[order]) for use, own in self.kept.items()}
+
+    def like(
+        self, checksums: Sequence[int], stored: Mapping[tuple[str, Geometry], tuple[_Float32, _Int64, int]]
+    ) -> RowSamples:
+        """Return rows for the same uses that hold what was `stored`, with how many rows each use had in all."""
+        found = RowSamples(self.uses)
+        found.slots = {int(digest): slot for slot, digest in enumerate(checksums)}
+        found._largest = max(found.slots, default=0)
+        for use, (rows, count, seen) in stored.items():
+            own = found.kept[use] = _Slots(rows.shape[-1])
+            own.rows[: len(rows)], own.count[: len(rows)] = rows, count
+            found.seen[use] = seen
+        return found
+
     def merge(self, other: RowSamples) -> None:
         """Take in what another set's pass kept."""
         chosen = sorted({*self.slots, *other.slots})[:_SAMPLES]

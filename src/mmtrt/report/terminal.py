@@ -12,7 +12,17 @@ from rich.text import Text
 
 from mmtrt.results import BenchResult, BenchRow, BuildResult, CheckResult, OutputResult
 
-__all__ = ["bench_table", "build_view", "check_view", "facts_view", "findings_table", "run_view"]
+__all__ = [
+    "bench_table",
+    "build_view",
+    "check_view",
+    "facts_view",
+    "findings_table",
+    "kernels_text",
+    "layers_view",
+    "run_view",
+    "sensitivity_view",
+]
 
 _MARKS = {
     "pass": "[green]pass[/]",
@@ -161,7 +171,7 @@ def build_view(build: BuildResult) -> RenderableType:
     if build.calibration:
         rows["calibration"] = _calibration(build.calibration)
     if build.layers:
-        rows["kernels"] = _kernels(build.layers)
+        rows["kernels"] = kernels_text(build.layers)
     if build.cached:
         rows["cached"] = "nothing had changed, nothing was done"
     return facts_view(rows)
@@ -219,12 +229,46 @@ def _calibration(record: Mapping[str, Any]) -> str:
     return text
 
 
-def _kernels(layers: Mapping[str, Any]) -> str:
+def kernels_text(layers: Mapping[str, Any]) -> str:
+    """Return how many kernels an engine has, what kinds, and how much of the work INT8 does."""
+
     def counts(kinds: Mapping[str, int]) -> str:
         return ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
 
     kinds = f"gemm: {counts(layers['gemm'])}; conv: {counts(layers['conv'])}"
-    return f"{layers['kernels']}, of which {layers['moves']} only move data; {kinds}"
+    share = layers.get("int8_mac_share")
+    told = f"; INT8 does {100 * share:.1f} % of the multiply-accumulates" if share else ""
+    return f"{layers['kernels']}, of which {layers['moves']} only move data; {kinds}{told}"
+
+
+def layers_view(layers: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Return an engine's kernels in order: what each is, where it came from, its types, work and weights."""
+    table = _table("kernels")
+    for heading in ("#", "kind", "in", "out", "weights", "M MACs", "KB", "module", "ONNX nodes"):
+        table.add_column(heading, justify="right" if heading in {"#", "M MACs", "KB"} else "left")
+    kernels = [row for row in layers if row["role"] != "shape"]
+    for number, row in enumerate(kernels, 1):
+        work, moved = row.get("macs"), row.get("bytes_moved")
+        table.add_row(
+            str(number),
+            Text(f"{row['role']} ({row['kind']})"),
+            *(_types(row[name]) for name in ("inputs", "outputs", "constants")),
+            f"{work / 1e6:.2f}" if work else "",
+            "open" if moved is None else f"{moved / 1e3:.1f}",
+            Text(_shortened(row.get("modules", ()))),
+            Text(_shortened(row["nodes"])),
+        )
+    moves = sum(row["role"] == "move" for row in kernels)
+    return Group(table, Text(f"{len(kernels)} kernels, {moves} only move data; KB is what each reads and writes"))
+
+
+def _types(tensors: Sequence[Mapping[str, Any]]) -> Text:
+    return Text(", ".join(dict.fromkeys(str(tensor["dtype"]) for tensor in tensors)))
+
+
+def _shortened(names: Sequence[str], shown: int = 3) -> str:
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + rest
 
 
 def check_view(check: CheckResult) -> RenderableType:
