@@ -215,9 +215,13 @@ def test_a_budget_that_means_nothing_is_refused(mmtrt: Mmtrt, spoilt: Made, argu
 
 
 def test_sensitivity_is_a_table_and_a_document(mmtrt: Mmtrt, spoilt: Made) -> None:
-    said = mmtrt("sensitivity", spoilt.onnx, "--calib", spoilt.samples)
+    said = mmtrt("sensitivity", spoilt.onnx, "--calib", spoilt.samples, "--plot", spoilt.folder / "s.svg")
     assert said.returncode == 0, said.stderr
+    assert (spoilt.folder / "s.svg").stat().st_size > 0
     assert "samples that did not calibrate" in said.stdout
     told = json.loads(mmtrt("sensitivity", spoilt.onnx, "--calib", spoilt.samples, "--json").stdout)
     assert told["schema"] == "mmtrt.sensitivity/1"
-    assert {"name", "module", "branch", "mac_share", "sqnr_db"} <= told["layers"][0].keys()
+    assert {"name", "module", "branch", "mac_share", "sqnr_db", "largest"} <= told["layers"][0].keys()
+    refused = mmtrt("sensitivity", spoilt.onnx, "--calib", spoilt.samples, "--plot", "s.jpeg")
+    assert refused.returncode == 2
+    assert ".jpeg" in refused.stderr

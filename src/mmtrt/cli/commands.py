@@ -133,6 +133,10 @@ def sensitivity(
     coverage: Annotated[
         str, typer.Option(metavar="wide|full", help="Which layers; full: attention's products and the last ones too.")
     ] = "wide",
+    plot: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE.png", help="Draw it too; .svg and .pdf are fine as well."),
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -141,10 +145,15 @@ def sensitivity(
     from mmtrt.pipeline.building import find_calibration
     from mmtrt.pipeline.searching import sensitivity_stage
     from mmtrt.precision.convert import PrecisionOptions
+    from mmtrt.report.picture import check_picture, sensitivity_picture
     from mmtrt.report.terminal import sensitivity_view
 
+    if plot is not None:
+        check_picture(plot)
     options = PrecisionOptions(precision="int8", method=method, coverage=coverage)
     found = sensitivity_stage(show.context(), model, options, calib or find_calibration(model), samples)
+    if plot is not None:
+        sensitivity_picture(found.to_json(), plot)
     show.result(found.to_json(), sensitivity_view(found.to_json()))
 
 

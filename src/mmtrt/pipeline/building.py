@@ -240,7 +240,8 @@ def _coverage(request: BuildRequest) -> str:
     """Return what is INT8: TensorRT-RTX tells an engine's kernels without a GPU, so there it can be judged by them."""
     if request.coverage != "auto":
         return request.coverage
-    judged = request.gpu is not None and choose(request.options.flavor).name == "tensorrt-rtx"
+    # A budget asks for as much INT8 as accuracy allows, whatever the engine gains.
+    judged = not request.search and request.gpu is not None and choose(request.options.flavor).name == "tensorrt-rtx"
     return "engine" if judged and request.precision == "int8" else "wide"
 
 

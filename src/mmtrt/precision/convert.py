@@ -42,8 +42,9 @@ from mmtrt.precision.ranges import Ranges, load_ranges, merged, save_ranges
 from mmtrt.precision.rows import RowSamples
 from mmtrt.precision.thresholds import METHODS
 from mmtrt.precision.tune import Tuned, reading, tune
-from mmtrt.samples import FEW_SAMPLES, Batch, SampleSet, batches, checked, open_set, shapes_profile
+from mmtrt.samples import FEW_SAMPLES, Batch, Sample, SampleSet, batches, checked, open_set, shapes_profile
 from mmtrt.samples.random import RANDOM, random_set
+from mmtrt.samples.variety import Variety
 from mmtrt.tensors import ModelSpec
 
 __all__ = [
@@ -269,6 +270,7 @@ class Conversion:
         self.price: Price | None = None
         self.ranges_file: Path | None = None
         self.saved: Ranges | None = None
+        self.variety = Variety(spec)
         self.known: dict[object, Tuned] = {}
         self.record: CalibrationRecord | None = None
         self.masks = Masks()
@@ -439,6 +441,9 @@ class Conversion:
             self.tell(f"{seen.samples} samples told enough: no range is near FP16's limits")
         if not self.samples.on_data:
             self.tell("calibrated on random numbers, not on data: good for smoke tests only")
+        if plan.nodes and self.samples.on_data:
+            for text in self.variety.notes():
+                self.tell(text)
         if seen.samples < FEW_SAMPLES:
             self.tell(f"only {seen.samples} calibration samples: {FEW_SAMPLES} or more make ranges that hold")
         peak = peak_rss_mib()
@@ -524,7 +529,15 @@ class Conversion:
 
     def _batches(self, size: int) -> Iterator[Batch]:
         assert self.samples is not None  # noqa: S101 -- _observe has asked
-        return batches(checked(self.samples.inputs_only(), self.spec, note=self.tell), self.spec, size=size)
+        variety = Variety(self.spec)
+
+        def watched(samples: Iterable[Sample]) -> Iterator[Sample]:
+            for sample in samples:
+                variety.see(sample)
+                yield sample
+
+        self.variety = variety
+        return batches(watched(checked(self.samples.inputs_only(), self.spec, note=self.tell)), self.spec, size=size)
 
     # ---------------------------------------------------------------------------------------------- writing
 

@@ -12,7 +12,7 @@ from typing import Any
 from mmtrt.errors import UsageError
 from mmtrt.metrics import Comparison, TaskMetric, make_task_metric
 from mmtrt.precision.convert import Conversion, PrecisionOptions, Price
-from mmtrt.precision.graph import module_of
+from mmtrt.precision.graph import MacNode, module_of
 from mmtrt.precision.switches import Switched
 from mmtrt.samples import Batch, SampleSet, batches, checked, open_set, parted
 from mmtrt.samples.random import RANDOM
@@ -43,6 +43,8 @@ class LayerLoss:
     layers: int
     mac_share: float
     sqnr_db: Mapping[str, float | None]
+    largest: float = 0.0
+    """The largest |input| of these layers that calibration showed."""
     noise: float = 0.0
     """Noise power relative to the signal, in the output where it is largest."""
 
@@ -220,5 +222,11 @@ def _loss(conversion: Conversion, probe: Probe, members: Sequence[int], name: st
         layers=len(members),
         mac_share=sum(mac.macs for mac in nodes) / total if total else 0.0,
         sqnr_db={output: one.sqnr_db if math.isfinite(one.sqnr_db) else None for output, one in told.outputs.items()},
+        largest=max((_range(conversion, mac, index) for mac in nodes for index in mac.activations), default=0.0),
         noise=max(max(noise.values(), default=0.0), _FLOOR),
     )
+
+
+def _range(conversion: Conversion, mac: MacNode, index: int) -> float:
+    value = mac.node.inputs[index]
+    return conversion.seen.amax.get(value.name or "", 0.0) if value is not None else 0.0

@@ -208,12 +208,14 @@ def sensitivity_view(found: Mapping[str, Any]) -> RenderableType:
         table.add_column(title)
         table.add_column("layers" if title == "branch" else "node")
         table.add_column("work %", justify="right")
+        table.add_column("largest input", justify="right")
         for output in rows[0]["sqnr_db"] if rows else ():
             table.add_column(f"{output} dB", justify="right")
         for row in rows:
             cells = ["-" if value is None else f"{value:.1f}" for value in row["sqnr_db"].values()]
             what = str(row["layers"]) if title == "branch" else row["name"]
-            table.add_row(Text(row["module"]), Text(what), f"{100 * row['mac_share']:.2f}", *cells)
+            share, largest = f"{100 * row['mac_share']:.2f}", f"{row['largest']:.3g}"
+            table.add_row(Text(row["module"]), Text(what), share, largest, *cells)
         tables.append(table)
     cost = f"{found['inferences']:.1f} passes over the set, {found['wall_s']:.1f} s"
     return Group(*tables, Text(f"on {found['samples']} samples that did not calibrate; {cost}"))

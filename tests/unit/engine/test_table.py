@@ -69,5 +69,5 @@ def test_a_broken_list_of_layers_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is broken"):
         layer_rows(engine)
     layers_path(engine).write_text("{", encoding="utf-8")
-    with pytest.raises(InputError, match="is broken"):
+    with pytest.raises(InputError, match="is no JSON"):
         layer_rows(engine)
