@@ -60,13 +60,13 @@ class Precision(_Section):
     """The precisions to build; for INT8 the calibration method, what is covered and refined, and what is kept out.
 
     `coverage` "engine" makes INT8 what the engine gains by, "wide" all weighted layers but the last, "full" attention's
-    products and the last layers too; "auto" is "engine" where the builder tells kernels, else "wide". `refine` changes
-    weights and biases.
+    products and the last layers too, "all" also the convolution on the image; "auto" is "engine" where the builder
+    tells kernels, else "wide". `refine` changes weights and biases.
     """
 
     build: Annotated[tuple[Literal["fp32", "fp16", "int8"], ...], Field(min_length=1)] = ("fp32", "fp16", "int8")
     method: Literal["auto", "entropy", "max", "mse", "percentile"] = "auto"
-    coverage: Literal["auto", "engine", "wide", "full"] = "auto"
+    coverage: Literal["auto", "engine", "wide", "full", "all"] = "auto"
     refine: tuple[Literal["balance", "compensate", "bias"], ...] = ("balance", "bias")
     keep: tuple[str, ...] = ()
 

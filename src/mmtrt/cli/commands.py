@@ -64,7 +64,9 @@ def build(
     method: Annotated[str, typer.Option(help="INT8 thresholds: auto, entropy, max, mse or percentile.")] = "auto",
     coverage: Annotated[
         str,
-        typer.Option(metavar="auto|engine|wide|full", help="What is INT8: by the engine's kernels, or all that may."),
+        typer.Option(
+            metavar="auto|engine|wide|full|all", help="What is INT8: by the engine's kernels, or all that may."
+        ),
     ] = "auto",
     ranges: Annotated[
         Optional[Path],  # noqa: UP045
@@ -131,7 +133,8 @@ def sensitivity(
     samples: Annotated[Optional[int], typer.Option("--samples", min=1, help="How many samples of the set.")] = None,  # noqa: UP045
     method: Annotated[str, typer.Option(help="INT8 thresholds: auto, entropy, max, mse or percentile.")] = "auto",
     coverage: Annotated[
-        str, typer.Option(metavar="wide|full", help="Which layers; full: attention's products and the last ones too.")
+        str,
+        typer.Option(metavar="wide|full|all", help="Which layers; full: attention's products and the last ones too."),
     ] = "wide",
     plot: Annotated[
         Optional[Path],  # noqa: UP045

@@ -57,7 +57,7 @@ class BuildRequest:
     ranges that the model tells, `shapes` gives the smallest, usual and largest shape of inputs as trtexec's flags do.
     `budget` and `recipe` go into what is made; with `search`, as many layers become INT8 as `budget` allows. `gpu` is
     what times are estimated for; coverage "auto" is "engine" where that is told and the builder tells the kernels, else
-    "wide".
+    "wide"; a search has all layers to choose from.
     """
 
     model: Path
@@ -240,8 +240,9 @@ def _coverage(request: BuildRequest) -> str:
     """Return what is INT8: TensorRT-RTX tells an engine's kernels without a GPU, so there it can be judged by them."""
     if request.coverage != "auto":
         return request.coverage
-    # A budget asks for as much INT8 as accuracy allows, whatever the engine gains.
-    judged = not request.search and request.gpu is not None and choose(request.options.flavor).name == "tensorrt-rtx"
+    if request.search:
+        return "all"  # A budget asks for as much INT8 as accuracy allows, whatever the engine gains.
+    judged = request.gpu is not None and choose(request.options.flavor).name == "tensorrt-rtx"
     return "engine" if judged and request.precision == "int8" else "wide"
 
 

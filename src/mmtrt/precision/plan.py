@@ -23,8 +23,9 @@ from mmtrt.precision.graph import MacNode, attribute, constant, module_of
 
 __all__ = ["COVERAGES", "Kept", "Plan", "make_plan"]
 
-COVERAGES = ("wide", "full", "engine")
-"""By the rules above; every product; and, of what the rules allow, what the engine gains by (`placement.py`)."""
+COVERAGES = ("wide", "full", "all", "engine")
+"""By the rules above; every product but those of rule 5; every product; and, of what the rules allow, what the engine
+gains by (`placement.py`)."""
 
 _SHAPE_OPS = {"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Flatten", "Cast", "Slice"}
 
@@ -64,12 +65,13 @@ def _name(value: ir.Value | None) -> str:
 def make_plan(nodes: list[MacNode], *, keep: Collection[str] = (), coverage: str = "wide") -> Plan:
     """Apply the rules above; `keep` names nodes or modules that stay float whatever the rules say.
 
-    With `coverage` "full" rules 2 to 4 are left out: every other product is quantised, and nothing but products.
+    With `coverage` "full" rules 2 to 4 are left out: every other product is quantised, and nothing but products. With
+    "all" rule 5 is left out too.
     """
-    full = coverage == "full"
+    full = coverage in {"full", "all"}
     chosen: list[MacNode] = []
     kept: list[Kept] = []
-    stems = _stems(nodes)
+    stems = [] if coverage == "all" else _stems(nodes)
     for mac in nodes:
         why = _why_not(mac, keep, full=full) or ("it reads an image of few channels" if mac in stems else None)
         if why:
