@@ -96,8 +96,9 @@ def test_the_switched_model_says_what_the_written_one_says(tmp_path: Path, kind:
         apart.add(got, switched.run(one, layers)["y"])
     assert off.sqnr_db > 100
     assert abs(rounded.sqnr_db - written.sqnr_db) < 1
-    # What differs is FP16's rounding, and the codes that it tips over.
-    assert apart.sqnr_db > written.sqnr_db + 4
+    # What differs is FP16's rounding, and the codes that it tips over: of 255 codes it moves the upper ones by up to an
+    # eighth of a step, so one of eight becomes its neighbour, and that is about half of what rounding itself loses.
+    assert apart.sqnr_db > written.sqnr_db + 2
 
 
 def test_the_layer_that_loses_most_comes_first(spoilt: Made) -> None:

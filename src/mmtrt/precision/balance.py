@@ -26,15 +26,15 @@ __all__ = ["Balance", "balance", "widened"]
 
 _Float32 = npt.NDArray[np.float32]
 _POWERS = (0.0, 0.25, 0.5, 0.75)
-_CLIPS = (1.0, 0.85, 0.7, 0.55)
-_TOPS = (1.4, 1.2, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+_CLIPS = (1.0, 0.8, 0.6)
+_TOPS = (1.3, 1.0, 0.85, 0.7, 0.6, 0.5)
 _ONE_SIDED = 0.5
 """A value is one-sided where it goes at most so far below 0, beside how far it goes above."""
-_EVENED = 2
+_EVENED = 1
 """Of the ways to even out ranges, so many of the best are tried with all codes."""
 _JUDGING = 128
 _BLOCK = 8
-_COLUMNS = 96
+_COLUMNS = 64
 """Columns of each weight that judge, whatever its size."""
 _LEAST = 1e-3
 """A channel's range counts as at least this share of the largest: a dead one must not be blown up."""

@@ -69,7 +69,7 @@ _WATCHED_BYTES = 1 << 27
 """What a batch's watched values may take: two of them are there at a time, and ONNX Runtime's own copies."""
 
 _PLAIN_EVERY = 8
-_PLAIN_AT_MOST = 4
+_PLAIN_AT_MOST = 2
 
 _CLEAR = 8.0
 """Ranges for FP16 are clear where so many times of what was seen would change nothing."""
