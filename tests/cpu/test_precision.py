@@ -298,6 +298,21 @@ def test_qdq_that_tensorrt_cant_take_is_refused_by_name(tmp_path: Path, zero: Ar
     assert "q_QuantizeLinear" in refused.value.message
 
 
+def test_an_int32_bias_is_refused_by_name(tmp_path: Path) -> None:
+    """ONNX Runtime's quantizer writes it, and TensorRT's parser fails at it."""
+    constants = {"w": np.eye(4, dtype=np.float32), "c": np.arange(4, dtype=np.int32), "s": np.float32(0.01)}
+    nodes = [
+        graphs.node("DequantizeLinear", ["c", "s"], "b"),
+        graphs.node("Gemm", ["x", "w", "b"], "h"),
+        graphs.node("Relu", ["h"], "y"),
+    ]
+    arrays = {name: np.asarray(array) for name, array in constants.items()}
+    proto = graphs.model(nodes, {"x": ["batch", 4]}, {"y": ["batch", 4]}, arrays)
+    with pytest.raises(ModelError, match="INT32: a bias must stay float") as refused:
+        made(proto, tmp_path, normal((4,)), precision="int8")
+    assert "b_DequantizeLinear" in refused.value.message
+
+
 # --------------------------------------------------------------------------------------------- TensorRT judges
 
 
