@@ -8,16 +8,17 @@ import graphs
 import numpy as np
 import onnx
 import pytest
-from converting import SHAPES, constants_of, made, normal, run, sqnr, texts
+from converting import SHAPES, constants_of, made, normal, run, sample_set, sqnr, texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
 from mmtrt.engine.build import BuildOptions, build_engine, int8_kept
-from mmtrt.errors import ModelError, SampleError, UsageError
+from mmtrt.errors import BuildError, ModelError, SampleError, UsageError
 from mmtrt.onnx_files import load_model, model_spec, open_model
 from mmtrt.pipeline.building import BuildRequest
 from mmtrt.precision.convert import PrecisionOptions, convert
+from mmtrt.precision.placement import Priced
 from mmtrt.recipe import Precision
 from mmtrt.tensors import Array, ShapeRange
 
@@ -348,6 +349,28 @@ def test_tensorrt_builds_what_was_written(tmp_path: Path, kind: str, precision: 
 
 
 # ------------------------------------------------------------------------------------------ coverage, refinement
+
+
+def test_a_builder_that_tells_no_kernels_places_by_the_rules(tmp_path: Path) -> None:
+    def silent(path: Path, sizes: object) -> Priced:
+        raise BuildError(f"no layers of {path.name} at {sizes}")
+
+    source = graphs.saved(graphs.mlp(np.random.default_rng(0)), tmp_path / "m.onnx")
+    samples = sample_set(normal((8,)))
+    wide, judged = (
+        convert(
+            source,
+            tmp_path / f"{coverage}.onnx",
+            PrecisionOptions(precision="int8", coverage=coverage),
+            samples=samples,
+            price=silent,
+        )
+        for coverage in ("wide", "engine")
+    )
+    assert judged.int8_nodes == wide.int8_nodes > 0
+    assert any("can't be judged by the engine" in text for text in judged.notes)
+    with pytest.raises(UsageError, match="needs a builder"):
+        convert(source, tmp_path / "o.onnx", PrecisionOptions(precision="int8", coverage="engine"), samples=samples)
 
 
 # ------------------------------------------------------------------------------------------------- large models

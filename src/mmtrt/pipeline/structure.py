@@ -46,7 +46,10 @@ class EnginePrice:
     options: BuildOptions
 
     def __call__(self, path: Path, sizes: Mapping[str, int]) -> Priced:
-        """Return the kernels at these sizes; the errors are those of `engine_structure`."""
-        found = engine_structure(path, sizes, self.gpu, self.options)
+        """Return the kernels at these sizes; BuildError where they can't be told, also for an open axis inside."""
+        try:
+            found = engine_structure(path, sizes, self.gpu, self.options)
+        except ValueError as error:
+            raise BuildError(f"the engine's time can't be estimated: {error}") from error
         kernels = tuple(Kernel(kernel.layer.nodes, kernel.time_us) for kernel in found.kernels)
         return Priced(kernels=kernels, target=self.gpu.name)

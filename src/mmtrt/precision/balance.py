@@ -79,8 +79,7 @@ def balance(
 
     `uses` holds rows `(R, C * repeat)`, the weight `(C * repeat, N)` and how many rows were seen for each layer that
     reads the value; all take the same balance, `repeat` aside. Without `shifts` only ranges are evened out, as where
-    a border is padded with zeros.
-    `corrected` says that a bias takes back what is lost on average.
+    a border is padded with zeros. `corrected` says that a bias takes back what is lost on average.
     """
     channels = {weight.shape[0] // repeat for (_, weight, _), repeat in zip(uses, repeats, strict=True)}
     if len(channels) != 1 or not all(len(rows) for rows, _, _ in uses):

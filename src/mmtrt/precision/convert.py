@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from mmtrt.artifacts import key_of
-from mmtrt.errors import ModelError, SampleError, UsageError
+from mmtrt.errors import BuildError, ModelError, SampleError, UsageError
 from mmtrt.onnx_files import (
     BUDGET_KEY,
     SPEC_KEY,
@@ -350,7 +350,12 @@ class Conversion:
                 self._write(self._placed(plan)[0], path, plan.nodes, [], placed=False)
                 return price(path, self.usual)
 
-            found = place(self.plan.nodes, built, origin)
+            try:
+                found = place(self.plan.nodes, built, origin)
+            except BuildError as error:
+                # Another builder may tell no kernels: that is no reason to build nothing.
+                self.tell(f"placement can't be judged by the engine ({error.message}): it is that of coverage 'wide'")
+                return
         if found is None:
             self.tell(
                 "by its kernels the engine gains nowhere by INT8; it is placed by the rules all the same, "
@@ -361,7 +366,8 @@ class Conversion:
         ours, alone = found.found, found.fp16
         self.tell(
             f"INT8 where the engine gains by it: {len(ours.kernels)} kernels, {ours.time_us:.0f} us; FP16 alone: "
-            f"{len(alone.kernels)} kernels, {alone.time_us:.0f} us, by the estimate for {alone.target}"
+            f"{len(alone.kernels)} kernels, {alone.time_us:.0f} us, by the estimate for {alone.target}; "
+            f"{found.builds} engines were built to tell"
         )
 
     def _keeping(self, keep: Mapping[str, str]) -> Plan:

@@ -8,8 +8,8 @@
    has for attention, and they are a small part of the work.
 4. Where a Conv's result is added to another branch, that branch is quantised, so that Conv, Add and ReLU stay
    one INT8 kernel.
-5. A convolution that reads an image of up to four channels stays float where that leaves 95 % of the work: INT8
-   kernels pad its channels to 32, and what it rounds away all others build upon.
+5. A convolution that reads an image of up to four channels stays float where that leaves 95 % of the work: what it
+   rounds away all others build upon.
 """
 
 from __future__ import annotations
