@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,10 +46,6 @@ class KernelEstimate:
     bytes_moved: int
     macs: int
     time_us: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON data."""
-        return {**self.layer.to_json(), **{k: v for k, v in asdict(self).items() if k != "layer"}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

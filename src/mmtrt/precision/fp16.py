@@ -45,18 +45,17 @@ def keep_fp32(
     model: ir.Model,
     seen: Mapping[str, float],
     *,
-    known: Bounds | None = None,
+    known: Bounds,
     masks: Masks | None = None,
     keep: Collection[str] = (),
 ) -> dict[ir.Node, str]:
     """Return the nodes that stay FP32 by rules 1 and 2, and why; judged on the float graph, before Q/DQ.
 
-    `seen` maps value names to the largest |value| that calibration showed; `keep` names nodes or modules that
+    `seen` maps value names to the largest |value| that calibration showed, `known` bounds the others; `keep` names nodes or modules that
     stay FP32 whatever their ranges. A mask is a constant that new data does not move, so it needs no headroom.
     """
-    bound_by = (known or Bounds(model)).largest(seen)
     masked = masks.values if masks else frozenset()
-    limits = {name: bound / HEADROOM if name in masked else bound for name, bound in bound_by.items()}
+    limits = {name: bound / HEADROOM if name in masked else bound for name, bound in known.largest(seen).items()}
     reasons = {node: _why_fp32(node, limits, keep) for node in model.graph}
     return {node: reason for node, reason in reasons.items() if reason is not None}
 
