@@ -51,8 +51,9 @@ def keep_fp32(
 ) -> dict[ir.Node, str]:
     """Return the nodes that stay FP32 by rules 1 and 2, and why; judged on the float graph, before Q/DQ.
 
-    `seen` maps value names to the largest |value| that calibration showed, `known` bounds the others; `keep` names nodes or modules that
-    stay FP32 whatever their ranges. A mask is a constant that new data does not move, so it needs no headroom.
+    `seen` maps value names to the largest |value| that calibration showed, `known` bounds the others; `keep` names
+    nodes or modules that stay FP32 whatever their ranges. A mask is a constant that new data does not move, so it
+    needs no headroom.
     """
     masked = masks.values if masks else frozenset()
     limits = {name: bound / HEADROOM if name in masked else bound for name, bound in known.largest(seen).items()}
