@@ -39,9 +39,9 @@ from mmtrt.samples import SampleSet, batches, checked, open_set
 
 HERE = Path(__file__).parent
 TOOLS: dict[str, tuple[str, str]] = {
-    "mmtrt": ("mmtrt_convert", "auto full balance bias"),
-    "mmtrt-default": ("mmtrt_convert", "auto engine balance bias"),
-    "mmtrt-wide": ("mmtrt_convert", "auto wide balance bias"),
+    "mmtrt": ("mmtrt_convert", "auto full balance round bias"),
+    "mmtrt-default": ("mmtrt_convert", "auto engine balance round bias"),
+    "mmtrt-wide": ("mmtrt_convert", "auto wide balance round bias"),
     "mmtrt-max": ("mmtrt_convert", "max full"),
     "mmtrt-percentile": ("mmtrt_convert", "percentile full"),
     "mmtrt-entropy": ("mmtrt_convert", "entropy full"),
@@ -49,8 +49,9 @@ TOOLS: dict[str, tuple[str, str]] = {
     "mmtrt-auto": ("mmtrt_convert", "auto full"),
     "mmtrt-auto+bias": ("mmtrt_convert", "auto full bias"),
     "mmtrt-auto+compensate": ("mmtrt_convert", "auto full compensate"),
+    "mmtrt-auto+round": ("mmtrt_convert", "auto full round"),
     "mmtrt-auto+balance": ("mmtrt_convert", "auto full balance"),
-    "mmtrt-all": ("mmtrt_convert", "auto full balance compensate bias"),
+    "mmtrt-all": ("mmtrt_convert", "auto full balance compensate round bias"),
     "ort-minmax": ("ort_static", "minmax"),
     "ort-percentile": ("ort_static", "percentile"),
     "ort-entropy": ("ort_static", "entropy"),

@@ -67,7 +67,7 @@ class Precision(_Section):
     build: Annotated[tuple[Literal["fp32", "fp16", "int8"], ...], Field(min_length=1)] = ("fp32", "fp16", "int8")
     method: Literal["auto", "entropy", "max", "mse", "percentile"] = "auto"
     coverage: Literal["auto", "engine", "wide", "full", "all"] = "auto"
-    refine: tuple[Literal["balance", "compensate", "bias"], ...] = ("balance", "bias")
+    refine: tuple[Literal["balance", "compensate", "round", "bias"], ...] = ("balance", "round", "bias")
     keep: tuple[str, ...] = ()
 
 

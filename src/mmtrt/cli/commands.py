@@ -74,7 +74,7 @@ def build(
     ] = None,
     refine: Annotated[
         list[str] | None,
-        typer.Option(metavar="balance|compensate|bias|none", help="May be repeated; balance and bias if not given."),
+        typer.Option(metavar="balance|compensate|round|bias|none", help="May be repeated; all but compensate if none."),
     ] = None,
     keep: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Node or module to keep out of INT8.")] = None,
     budget: Annotated[

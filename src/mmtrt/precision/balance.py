@@ -90,7 +90,7 @@ def balance(
         fit.append(rows[~held])
         reach = np.sqrt(np.square(rows).mean(axis=0))
         judging = rows[held][:_JUDGING]
-        new = _Rows(judging, beyond(rows, seen, reach), chance(len(judging), seen), picked(weight, _COLUMNS))
+        new = _Rows(judging, beyond(rows, seen, reach), chance(len(judging), seen), weight[:, picked(weight, _COLUMNS)])
         judged.append(new)
     if not all(len(rows) for rows in fit):
         return None

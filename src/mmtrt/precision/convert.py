@@ -60,8 +60,8 @@ __all__ = [
 ]
 
 PRECISION_KEY = "mmtrt.precision"
-REFINEMENTS = ("balance", "compensate", "bias")
-REFINED = ("balance", "bias")
+REFINEMENTS = ("balance", "compensate", "round", "bias")
+REFINED = ("balance", "round", "bias")
 """What is done unless asked otherwise; what each gains stands in docs/decisions/0007."""
 
 _BATCH = 12

@@ -57,13 +57,13 @@ def rounding_error(rows: _Float32, amax: float) -> _Float32:
     return error
 
 
-def picked(weight: _Float32, columns: int) -> _Float32:
-    """Return at most so many columns of a weight `(K, N)`, evenly over all sizes of columns from small to large."""
+def picked(weight: _Float32, columns: int) -> npt.NDArray[np.intp]:
+    """Return which columns of a weight `(K, N)` judge, at most so many: evenly over all sizes from small to large."""
     count = weight.shape[1]
     if count <= columns:
-        return weight
+        return np.arange(count)
     order = np.argsort(np.einsum("kn,kn->n", weight, weight), kind="stable")
-    return np.ascontiguousarray(weight[:, np.sort(order[(np.arange(columns) * 2 + 1) * count // (2 * columns)])])
+    return np.sort(order[(np.arange(columns) * 2 + 1) * count // (2 * columns)])
 
 
 def sketched(weight: _Float32, directions: int) -> _Float32:

@@ -6,7 +6,8 @@
 2. Compensated weights: the input's rounding noise is white, the input itself is not. A weight that is shrunk where
    the input has less energy than the noise passes less of it: W' = (C + s I)^-1 C W, C the rows' covariance and s the
    noise's variance (ridge regression with errors in variables; Hastie, Tibshirani, Friedman 2009, 3.4.1).
-3. Bias correction: what is lost on average goes into the bias (Nagel et al. 2019, arXiv:1906.04721, section 4.2).
+3. Rounded weights: a layer's weights are rounded so that their errors cancel in its results, see `rounding.py`.
+4. Bias correction: what is lost on average goes into the bias (Nagel et al. 2019, arXiv:1906.04721, section 4.2).
 
 Everything follows from one pass over the calibration set.
 """
@@ -30,6 +31,7 @@ from mmtrt.precision.judging import beyond, chance, held_out, power, rounding_er
 from mmtrt.precision.observe import Observed
 from mmtrt.precision.plan import Plan
 from mmtrt.precision.qdq import channels, has_bias, quantised_weight
+from mmtrt.precision.rounding import rounded
 from mmtrt.precision.rows import Geometry, from_matrix, geometry, pads, repeat, weight_matrix
 from mmtrt.precision.scales import dequantized
 from mmtrt.precision.thresholds import METHODS, threshold
@@ -194,7 +196,12 @@ class _Tuner:
 
     def _stored(self, mac: MacNode, layer: Layer, amax: float) -> tuple[Array, Array]:
         weight = compensated(layer, amax) if "compensate" in self._refine else layer.weight
-        return quantised_weight(mac, from_matrix(mac, weight, _array(mac).shape))
+        codes, scale = quantised_weight(mac, from_matrix(mac, weight, _array(mac).shape))
+        if "round" not in self._refine or amax <= 0:
+            return codes, scale
+        corrected = "bias" in self._refine and has_bias(mac)
+        found = rounded(layer.rows, weight, scale, amax, corrected=corrected)
+        return codes if found is None else from_matrix(mac, found, codes.shape), scale
 
     def _shared(self, mac: MacNode) -> bool:
         """Tell whether a node's weight meets several values: what suits one of them does not suit the others."""
