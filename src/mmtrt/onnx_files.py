@@ -26,6 +26,7 @@ __all__ = [
     "BUDGET_KEY",
     "EMBED_LIMIT",
     "SPEC_KEY",
+    "data_files",
     "elem_types",
     "embedded",
     "graph_spec",
@@ -65,7 +66,7 @@ def open_model(path: Path) -> onnx.ModelProto:
         ) from error
     if not model.graph.node and not model.graph.output:
         raise ModelError(f"{path} is no ONNX file: it holds no graph", fix="Export the model again.")
-    _external(model, path)
+    data_files(model, path)
     try:
         _check(model, path)
     except onnx.checker.ValidationError as error:
@@ -143,8 +144,11 @@ def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> list[onnx.TensorProto]:
     return found
 
 
-def _external(model: onnx.ModelProto, path: Path) -> set[str]:
-    """Return the files of external data, each proven to lie in the model's folder."""
+def data_files(model: onnx.ModelProto, path: Path) -> set[str]:
+    """Return the files of external data, relative to the model's folder, in which each is proven to lie.
+
+    Of a model that `open_model` opened its own file may be one. ModelError names the weight that lies elsewhere.
+    """
     locations: set[str] = set()
     tensors = _tensors(model.graph)
     for function in model.functions:
@@ -206,7 +210,7 @@ def _end(path: Path, tensor: onnx.TensorProto, entries: Mapping[str, str]) -> in
 
 def model_digest(path: Path) -> str:
     """SHA-256 over the ONNX file and its external data."""
-    locations = _external(open_model(path), path) - {path.name}
+    locations = data_files(open_model(path), path) - {path.name}
     if not locations:
         return file_digest(path)
     return key_of({"onnx": file_digest(path), **{name: file_digest(path.parent / name) for name in locations}})

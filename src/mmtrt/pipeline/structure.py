@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-import onnx_ir as ir
 
 from mmtrt.engine.build import BuildOptions, build_engine
 from mmtrt.engine.estimate import Estimate, Gpu, estimate
 from mmtrt.errors import BuildError
-from mmtrt.onnx_files import load_model
-from mmtrt.precision.graph import mac_nodes, typed, usual_shapes, with_sizes
+from mmtrt.onnx_files import data_files, open_model
+from mmtrt.precision.graph import mac_nodes, typed, usual_shapes, with_sizes, with_weights_in
 from mmtrt.precision.placement import Kernel, Priced
 
 __all__ = ["EnginePrice", "engine_structure"]
@@ -25,14 +24,18 @@ def engine_structure(path: Path, sizes: Mapping[str, int], gpu: Gpu, options: Bu
 
     BuildError where the builder refuses the model or does not tell its layers; the other errors of `build_engine`.
     """
-    proto = load_model(path)
-    fixed = with_sizes(proto, sizes)
-    macs = {mac.name: mac.macs for mac in mac_nodes(ir.from_proto(typed(proto)), usual_shapes(proto, sizes))}
-    with tempfile.TemporaryDirectory() as folder:
-        onnx.save(fixed, Path(folder, path.name))
-        built = build_engine(
-            Path(folder, path.name), Path(folder, "engine"), profile={}, options=options or BuildOptions()
-        )
+    proto = open_model(path)
+    nodes = mac_nodes(with_weights_in(typed(proto), path.parent), usual_shapes(proto, sizes))
+    macs = {mac.name: mac.macs for mac in nodes}
+    with tempfile.TemporaryDirectory(prefix="mmtrt-") as folder:
+        # Weights stay where they are: the builder finds them behind links, in the place where the graph looks.
+        for location in data_files(proto, path):
+            at = Path(folder, location)
+            at.parent.mkdir(parents=True, exist_ok=True)
+            at.symlink_to(path.parent.absolute() / location)
+        sized = Path(folder, f"{path.stem}.sized.onnx")
+        onnx.save(with_sizes(proto, sizes), sized)
+        built = build_engine(sized, Path(folder, "engine"), profile={}, options=options or BuildOptions())
     if built.layers is None:
         raise BuildError("the builder did not tell the layers of the engine", fix="TensorRT-RTX 1.7.1 tells them.")
     return estimate(built.layers, macs, gpu)

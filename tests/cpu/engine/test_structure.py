@@ -6,6 +6,7 @@ from pathlib import Path
 
 import graphs
 import numpy as np
+import onnx
 import pytest
 
 from mmtrt.engine.targets import load_target
@@ -30,6 +31,19 @@ def test_sizes_scale_the_work_and_precision_is_what_the_engine_has(tmp_path: Pat
     given = SampleSet(source="test", key="test", read=lambda: samples)
     convert(source, tmp_path / "int8.onnx", PrecisionOptions(precision="int8"), samples=given)
     assert engine_structure(tmp_path / "int8.onnx", {"batch": 8}, GPU).int8_share == 1
+
+
+def test_weights_are_found_where_they_lie(tmp_path: Path) -> None:
+    assert GPU is not None
+    proto = graphs.mlp(np.random.default_rng(0), width=160)  # 100 KiB each: opened as data of the file itself
+    inside = graphs.saved(proto, tmp_path / "inside.onnx")
+    (tmp_path / "data").mkdir()
+    onnx.save(proto, tmp_path / "beside.onnx", save_as_external_data=True, location="data/weights", size_threshold=0)
+    before = sorted(tmp_path.rglob("*"))
+    one, other = (engine_structure(path, {"batch": 4}, GPU) for path in (inside, tmp_path / "beside.onnx"))
+    assert one.macs == 3 * 4 * 160 * 160
+    assert one.to_json() == other.to_json()
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_what_the_builder_refuses_is_refused(tmp_path: Path) -> None:
