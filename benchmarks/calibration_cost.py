@@ -25,8 +25,9 @@ from mmtrt.export.sources import load_source
 from mmtrt.isolation import run_isolated
 from mmtrt.machine import machine
 from mmtrt.onnx_files import load_model, model_spec
-from mmtrt.precision.convert import PrecisionOptions, convert
+from mmtrt.precision.convert import convert
 from mmtrt.precision.observe import peak_rss_mib
+from mmtrt.precision.options import PrecisionOptions
 from mmtrt.runtimes.ort import session_from
 from mmtrt.samples import batches, checked, open_set
 

@@ -10,7 +10,8 @@ import feeds
 
 from mmtrt.pipeline.structure import EnginePrice
 from mmtrt.pipeline.targets import build_options, target_gpu
-from mmtrt.precision.convert import PrecisionOptions, convert
+from mmtrt.precision.convert import convert
+from mmtrt.precision.options import PrecisionOptions
 
 
 def run(model: Path, target: Path, samples: Path, count: int, batch: int, method: str) -> dict[str, Any]:

@@ -11,7 +11,9 @@ import onnx
 from onnx import numpy_helper
 
 from mmtrt.metrics import Comparison
-from mmtrt.precision.convert import Converted, PrecisionOptions, convert
+from mmtrt.precision.convert import convert
+from mmtrt.precision.converted import Converted
+from mmtrt.precision.options import PrecisionOptions
 from mmtrt.runtimes.ort import OrtRunner
 from mmtrt.samples import SampleSet
 from mmtrt.tensors import Array

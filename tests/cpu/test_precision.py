@@ -17,7 +17,8 @@ from mmtrt.engine.build import BuildOptions, build_engine, int8_kept
 from mmtrt.errors import BuildError, ModelError, SampleError, UsageError
 from mmtrt.onnx_files import load_model, model_spec, open_model
 from mmtrt.pipeline.building import BuildRequest
-from mmtrt.precision.convert import PrecisionOptions, convert
+from mmtrt.precision.convert import convert
+from mmtrt.precision.options import PrecisionOptions
 from mmtrt.precision.placement import Priced
 from mmtrt.recipe import Precision
 from mmtrt.tensors import Array, ShapeRange

@@ -12,7 +12,9 @@ from converting import normal, sample_set
 
 from mmtrt.errors import InputError
 from mmtrt.onnx_files import load_model
-from mmtrt.precision.convert import Converted, PrecisionOptions, convert
+from mmtrt.precision.convert import convert
+from mmtrt.precision.converted import Converted
+from mmtrt.precision.options import PrecisionOptions
 from mmtrt.tensors import Array
 
 OPTIONS = PrecisionOptions(precision="int8", coverage="full")

@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 from mmtrt.errors import SampleError
 from mmtrt.onnx_files import load_model
-from mmtrt.precision.convert import REFINED, REFINEMENTS
+from mmtrt.precision.options import REFINED, REFINEMENTS
 from mmtrt.tensors import Array
 
 

@@ -20,7 +20,8 @@ from mmtrt.errors import UsageError
 from mmtrt.metrics import Comparison
 from mmtrt.onnx_files import load_model
 from mmtrt.pipeline.searching import BudgetJudge
-from mmtrt.precision.convert import Conversion, PrecisionOptions
+from mmtrt.precision.convert import Conversion
+from mmtrt.precision.options import PrecisionOptions
 from mmtrt.precision.search import SearchResult, search
 from mmtrt.precision.sensitivity import sensitivity
 from mmtrt.precision.switches import Switched

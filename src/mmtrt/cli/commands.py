@@ -96,7 +96,7 @@ def build(
     from mmtrt.parity.budget import parse_budget
     from mmtrt.pipeline.building import BuildRequest, build_stage
     from mmtrt.pipeline.targets import build_options, target_gpu
-    from mmtrt.precision.convert import REFINED
+    from mmtrt.precision.options import REFINED
     from mmtrt.report.terminal import build_view
     from mmtrt.tensors import parse_shapes
 
@@ -147,7 +147,7 @@ def sensitivity(
     show = Show(json=json, quiet=quiet)
     from mmtrt.pipeline.building import find_calibration
     from mmtrt.pipeline.searching import sensitivity_stage
-    from mmtrt.precision.convert import PrecisionOptions
+    from mmtrt.precision.options import PrecisionOptions
     from mmtrt.report.picture import check_picture, sensitivity_picture
     from mmtrt.report.terminal import sensitivity_view
 

@@ -25,9 +25,11 @@ from mmtrt.onnx_files import metadata_of, model_digest, model_spec, open_model
 from mmtrt.pipeline.context import Context
 from mmtrt.pipeline.searching import BudgetJudge, task_metrics
 from mmtrt.pipeline.structure import EnginePrice
-from mmtrt.precision.convert import PRECISION_KEY, REFINED, Converted, PrecisionOptions, convert
+from mmtrt.precision.convert import convert
+from mmtrt.precision.converted import PRECISION_KEY, Converted
 from mmtrt.precision.graph import MODULE_KEY, mac_nodes, typed, usual_shapes, with_weights_in
 from mmtrt.precision.lint import has_qdq, lint_qdq
+from mmtrt.precision.options import REFINED, PrecisionOptions
 from mmtrt.precision.search import search
 from mmtrt.results import BuildResult, plain
 from mmtrt.samples import SampleSet, checked, open_set, shapes_profile

@@ -10,7 +10,7 @@ from mmtrt.isolation import run_isolated
 from mmtrt.onnx_files import model_spec, open_model
 from mmtrt.parity.budget import Budget, check_names, judged
 from mmtrt.pipeline.context import Context
-from mmtrt.precision.convert import PrecisionOptions
+from mmtrt.precision.options import PrecisionOptions
 from mmtrt.precision.sensitivity import Measured, Sensitivity, sensitivity
 from mmtrt.samples import LABEL, SampleSet, with_prefix
 

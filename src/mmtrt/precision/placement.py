@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
+
+import onnx_ir as ir
 
 from mmtrt.precision.graph import MacNode
 
-__all__ = ["Kernel", "Origin", "Placement", "Priced", "place"]
+__all__ = ["Kernel", "ModelOrigin", "Origin", "Placement", "Priced", "place"]
 
 _MORE = 1.05
 """How many times the FP16 engine's kernels and time are allowed."""
@@ -62,6 +64,34 @@ class Origin(Protocol):
 
     def readers(self, name: str) -> Collection[str]:
         """Return the products that read what an added node makes; nothing for a node of the float model."""
+
+
+class ModelOrigin:
+    """Tells where the nodes of a converted model come from: what is added is named after the value it stands behind."""
+
+    def __init__(self, model: ir.Model, macs: Iterable[MacNode]) -> None:
+        self._nodes = {node.name for node in model.graph}
+        self._makers = {value.name: node.name for node in model.graph for value in node.outputs}
+        self._readers: dict[str | None, list[str]] = {}
+        for mac in macs:
+            for index in mac.activations:
+                value = mac.node.inputs[index]
+                self._readers.setdefault(value.name if value is not None else None, []).append(mac.name)
+
+    def owner(self, name: str) -> str | None:
+        """Return the node of the float model that a node is, or stands behind."""
+        return name if name in self._nodes else self._behind(name, self._makers)
+
+    def readers(self, name: str) -> Collection[str]:
+        """Return the products that read what an added node makes; nothing for a node of the float model."""
+        return () if name in self._nodes else self._behind(name, self._readers) or ()
+
+    def _behind(self, name: str, known: Mapping[Any, Any]) -> Any:
+        while "." in name:
+            name = name.rpartition(".")[0]
+            if name in known:
+                return known[name]
+        return None
 
 
 @dataclass(slots=True)

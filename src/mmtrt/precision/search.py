@@ -18,7 +18,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmtrt.precision.convert import Converted, PrecisionOptions, Price
+from mmtrt.precision.convert import Price
+from mmtrt.precision.converted import Converted
+from mmtrt.precision.options import PrecisionOptions
 from mmtrt.precision.sensitivity import LayerLoss, Measured, Probe, losses, opened_for_judging
 from mmtrt.runtimes.ort import OrtRunner
 

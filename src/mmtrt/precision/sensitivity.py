@@ -11,8 +11,9 @@ from typing import Any
 
 from mmtrt.errors import UsageError
 from mmtrt.metrics import Comparison, TaskMetric, make_task_metric
-from mmtrt.precision.convert import Conversion, PrecisionOptions, Price
+from mmtrt.precision.convert import Conversion, Price
 from mmtrt.precision.graph import MacNode, module_of
+from mmtrt.precision.options import PrecisionOptions
 from mmtrt.precision.switches import Switched
 from mmtrt.samples import Batch, SampleSet, batches, checked, open_set, parted
 from mmtrt.samples.random import RANDOM

@@ -12,7 +12,8 @@ import pytest
 from mmtrt.engine.targets import load_target
 from mmtrt.errors import BuildError
 from mmtrt.pipeline.structure import engine_structure
-from mmtrt.precision.convert import PrecisionOptions, convert
+from mmtrt.precision.convert import convert
+from mmtrt.precision.options import PrecisionOptions
 from mmtrt.samples import SampleSet
 
 pytest.importorskip("tensorrt_rtx")

@@ -1,0 +1,93 @@
+"""What a conversion wrote, as results, manifests and the ONNX itself tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmtrt.precision.plan import Kept
+from mmtrt.tensors import ModelSpec
+
+__all__ = ["PRECISION_KEY", "CalibrationRecord", "Converted"]
+
+PRECISION_KEY = "mmtrt.precision"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRecord:
+    """What calibrated a model, and what that cost.
+
+    `wall_s` is the pass over the set, reading and counting included; `read_s` the part of it that fetched samples while
+    the model ran on others; `inference_s` is plain FP32 inference over the same samples, reading left out, extrapolated
+    from a few batches, which are timed when an INT8 pass is over; None for FP16.
+    """
+
+    source: str
+    key: str
+    samples: int
+    method: str
+    wall_s: float
+    read_s: float
+    inference_s: float | None
+    peak_rss_mib: float
+    on_data: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """What a conversion wrote: counts of INT8 nodes and their share of the multiply-accumulates, and what is kept.
+
+    `coverage` and `refine` are those of the options where INT8 was placed here, None and () elsewhere.
+    """
+
+    onnx: Path
+    precision: str
+    spec: ModelSpec
+    int8_nodes: int = 0
+    mac_nodes: int = 0
+    mac_share: float = 0.0
+    coverage: str | None = None
+    refine: tuple[str, ...] = ()
+    calibration: CalibrationRecord | None = None
+    kept: tuple[Kept, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], path: Path) -> Converted:
+        """Read what `asdict` gave, with the spec as JSON, for a file that now lies at `path`."""
+        record = data["calibration"]
+        return cls(
+            onnx=path,
+            precision=data["precision"],
+            spec=ModelSpec.from_json(data["spec"]),
+            int8_nodes=data["int8_nodes"],
+            mac_nodes=data["mac_nodes"],
+            mac_share=data["mac_share"],
+            coverage=data["coverage"],
+            refine=tuple(data["refine"]),
+            calibration=CalibrationRecord(**record) if record else None,
+            kept=tuple(Kept(**kept) for kept in data["kept"]),
+            notes=tuple(data["notes"]),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the ONNX metadata and the manifest say of it; nothing that differs from run to run."""
+        calibration = None
+        if self.calibration:
+            record = asdict(self.calibration)
+            calibration = {k: record[k] for k in ("source", "key", "samples", "method", "on_data")}
+        return {
+            "schema": "mmtrt.precision/1",
+            "precision": self.precision,
+            "int8": {
+                "nodes": self.int8_nodes,
+                "of": self.mac_nodes,
+                "mac_share": round(self.mac_share, 4),
+                "coverage": self.coverage,
+                "refine": list(self.refine),
+            },
+            "calibration": calibration,
+            "kept": [asdict(kept) for kept in self.kept],
+        }
