@@ -9,9 +9,9 @@ import numpy as np
 
 from mmtrt.bench.measure import Contender, measure
 from mmtrt.errors import MachineError, SampleError, UsageError
-from mmtrt.pipeline.building import ranges_from_shapes
 from mmtrt.pipeline.checking import default_samples
 from mmtrt.pipeline.context import Context
+from mmtrt.pipeline.profiles import ranges_from_shapes
 from mmtrt.pipeline.sides import Subject, open_subject
 from mmtrt.results import BenchResult
 from mmtrt.runtimes.tensorrt import TensorRTRunner

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -21,12 +20,13 @@ from mmtrt.engine.flavours import choose, gpu
 from mmtrt.engine.table import Graph
 from mmtrt.errors import BuildError, ModelError, SampleError, UsageError
 from mmtrt.isolation import run_isolated
-from mmtrt.onnx_files import metadata_of, model_digest, model_spec, open_model
+from mmtrt.onnx_files import model_digest, model_spec, open_model
 from mmtrt.pipeline.context import Context
+from mmtrt.pipeline.profiles import ranges_from_shapes
 from mmtrt.pipeline.searching import BudgetJudge, task_metrics
 from mmtrt.pipeline.structure import EnginePrice
 from mmtrt.precision.convert import convert
-from mmtrt.precision.converted import PRECISION_KEY, Converted
+from mmtrt.precision.converted import Converted, stored_precision, stored_summary
 from mmtrt.precision.graph import MODULE_KEY, mac_nodes, typed, usual_shapes, with_weights_in
 from mmtrt.precision.lint import has_qdq, lint_qdq
 from mmtrt.precision.options import REFINED, PrecisionOptions
@@ -34,16 +34,9 @@ from mmtrt.precision.search import search
 from mmtrt.results import BuildResult, plain
 from mmtrt.samples import SampleSet, checked, open_set, shapes_profile
 from mmtrt.samples.random import RANDOM
-from mmtrt.tensors import ModelSpec, TensorSpec, format_shape
+from mmtrt.tensors import ModelSpec
 
-__all__ = [
-    "BuildRequest",
-    "build_stage",
-    "find_calibration",
-    "ranges_from_shapes",
-    "stored_precision",
-    "stored_summary",
-]
+__all__ = ["BuildRequest", "build_stage", "find_calibration"]
 
 _RESULT = "result.json"
 _RANGES = "ranges.npz"
@@ -130,40 +123,6 @@ def find_calibration(model: Path) -> str:
         "a folder with one .npz a sample: {input name: array without the batch axis}. "
         "`--calib random` makes an engine for smoke tests only.",
     )
-
-
-def stored_precision(proto: onnx.ModelProto) -> str:
-    """Return the precision that a model says it has, else what its graph shows."""
-    told = stored_summary(proto)
-    if told:
-        return str(told["precision"])
-    if any(node.op_type == "DequantizeLinear" for node in proto.graph.node):
-        return "int8"
-    weights = [t.data_type for t in proto.graph.initializer]
-    halves = weights.count(onnx.TensorProto.FLOAT16)
-    return "fp16" if halves > weights.count(onnx.TensorProto.FLOAT) else "fp32"
-
-
-def stored_summary(proto: onnx.ModelProto) -> dict[str, Any]:
-    """Return what a conversion wrote into the model's metadata, nothing without one; ModelError where it is broken."""
-    text = metadata_of(proto).get(PRECISION_KEY)
-    if text is None:
-        return {}
-    try:
-        found = {"calibration": None, "kept": [], "int8": None, **json.loads(text)}
-        record = found["calibration"]
-        missing = set() if record is None else {"source", "samples", "method"} - record.keys()
-        for kept in found["kept"]:
-            missing |= {"precision", "why"} - kept.keys()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _unreadable(f"{type(error).__name__}: {error}") from error
-    if missing or found.get("precision") not in {"fp32", "fp16", "int8"}:
-        raise _unreadable(f"it lacks {', '.join(sorted(missing)) or 'a precision'}")
-    return found
-
-
-def _unreadable(why: str) -> ModelError:
-    return ModelError(f"the model's {PRECISION_KEY} metadata can't be read: {why}", fix="Convert the model again.")
 
 
 def _lint(path: Path, proto: onnx.ModelProto) -> None:
@@ -255,53 +214,6 @@ def _price_key(request: BuildRequest) -> list[Any]:
 
 
 # ------------------------------------------------------------------------------------------------------- engine
-
-
-def ranges_from_shapes(
-    spec: ModelSpec, shapes: tuple[Mapping[str, tuple[int, ...]], ...]
-) -> dict[str, tuple[int, int, int]]:
-    """Turn the smallest, usual and largest shapes of inputs into ranges of named sizes.
-
-    What is not given is the usual shape; UsageError names the input and the axis that do not fit the model.
-    """
-    if not any(shapes):
-        return {}
-    inputs = {tensor.name: tensor for tensor in spec.inputs}
-    lowest, usual, highest = shapes
-    found: dict[str, tuple[int, int, int]] = {}
-    for name in {**lowest, **usual, **highest}:
-        if name not in inputs:
-            raise UsageError(f"a shape is given for {name!r}, which is no input", fix=f"Inputs: {', '.join(inputs)}.")
-        middle = next(given[name] for given in (usual, highest, lowest) if name in given)
-        span = [_sizes(inputs[name], given.get(name, middle)) for given in (lowest, usual, highest)]
-        for dim in span[0]:
-            row = (span[0][dim], span[1][dim], span[2][dim])
-            if not row[0] <= row[1] <= row[2]:
-                raise UsageError(
-                    f"{dim!r} of input {name!r} runs {row[0]}, {row[1]}, {row[2]}: it must not fall",
-                    fix="Give shapes with min <= opt <= max on each axis.",
-                )
-            if found.setdefault(dim, row) != row:
-                raise UsageError(
-                    f"{dim!r} is {row} in input {name!r} and {found[dim]} in another",
-                    fix="Inputs that share a size need the same numbers for it.",
-                )
-    return found
-
-
-def _sizes(tensor: TensorSpec, shape: tuple[int, ...]) -> dict[str, int]:
-    if len(shape) != len(tensor.shape):
-        raise UsageError(
-            f"input {tensor.name!r} has {len(tensor.shape)} axes, the shape given is {format_shape(shape)}",
-            fix=f"The model says {tensor}.",
-        )
-    sizes = {}
-    for axis, (given, dim) in enumerate(zip(shape, tensor.shape, strict=True)):
-        if isinstance(dim, str):
-            sizes[dim] = given
-        elif dim != given:
-            raise UsageError(f"input {tensor.name!r} is fixed to {dim} on axis {axis}, not {given}")
-    return sizes
 
 
 def _ranges_of(request: BuildRequest, spec: ModelSpec, given: Ranges) -> dict[str, tuple[int, int, int]]:

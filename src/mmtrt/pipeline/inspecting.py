@@ -12,8 +12,8 @@ import onnx
 
 from mmtrt.engine.inspect import inspect_engine
 from mmtrt.onnx_files import model_digest, model_spec, open_model
-from mmtrt.pipeline.building import stored_precision, stored_summary
 from mmtrt.pipeline.sides import ENGINE_SUFFIXES
+from mmtrt.precision.converted import stored_precision, stored_summary
 from mmtrt.precision.graph import mac_nodes, module_of, typed, usual_shapes, with_weights_in
 from mmtrt.report.terminal import kernels_text
 from mmtrt.results import plain

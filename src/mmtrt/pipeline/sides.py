@@ -11,7 +11,7 @@ from mmtrt.engine import manifest as manifests
 from mmtrt.engine.flavours import gpu
 from mmtrt.errors import InputError, MachineError
 from mmtrt.onnx_files import model_budget, model_digest, model_spec, open_model
-from mmtrt.pipeline.building import stored_precision
+from mmtrt.precision.converted import stored_precision
 from mmtrt.runtimes import Runner
 from mmtrt.runtimes.isolated import IsolatedOrtRunner
 from mmtrt.runtimes.ort import OrtRunner

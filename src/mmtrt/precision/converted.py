@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import onnx
+
+from mmtrt.errors import ModelError
+from mmtrt.onnx_files import metadata_of
 from mmtrt.precision.plan import Kept
 from mmtrt.tensors import ModelSpec
 
-__all__ = ["PRECISION_KEY", "CalibrationRecord", "Converted"]
+__all__ = ["PRECISION_KEY", "CalibrationRecord", "Converted", "stored_precision", "stored_summary"]
 
 PRECISION_KEY = "mmtrt.precision"
 
@@ -91,3 +96,37 @@ class Converted:
             "calibration": calibration,
             "kept": [asdict(kept) for kept in self.kept],
         }
+
+
+def stored_precision(proto: onnx.ModelProto) -> str:
+    """Return the precision that a model says it has, else what its graph shows."""
+    told = stored_summary(proto)
+    if told:
+        return str(told["precision"])
+    if any(node.op_type == "DequantizeLinear" for node in proto.graph.node):
+        return "int8"
+    weights = [t.data_type for t in proto.graph.initializer]
+    halves = weights.count(onnx.TensorProto.FLOAT16)
+    return "fp16" if halves > weights.count(onnx.TensorProto.FLOAT) else "fp32"
+
+
+def stored_summary(proto: onnx.ModelProto) -> dict[str, Any]:
+    """Return what a conversion wrote into the model's metadata, nothing without one; ModelError where it is broken."""
+    text = metadata_of(proto).get(PRECISION_KEY)
+    if text is None:
+        return {}
+    try:
+        found = {"calibration": None, "kept": [], "int8": None, **json.loads(text)}
+        record = found["calibration"]
+        missing = set() if record is None else {"source", "samples", "method"} - record.keys()
+        for kept in found["kept"]:
+            missing |= {"precision", "why"} - kept.keys()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(f"{type(error).__name__}: {error}") from error
+    if missing or found.get("precision") not in {"fp32", "fp16", "int8"}:
+        raise _unreadable(f"it lacks {', '.join(sorted(missing)) or 'a precision'}")
+    return found
+
+
+def _unreadable(why: str) -> ModelError:
+    return ModelError(f"the model's {PRECISION_KEY} metadata can't be read: {why}", fix="Convert the model again.")
