@@ -95,8 +95,8 @@ def test_a_border_is_padded_before_it_is_shifted(tmp_path: Path) -> None:
         (conv,) = (node for node in graph.node if node.op_type == "Conv")
         borders = next(list(a.ints) for a in conv.attribute if a.name == "pads")
         assert borders == ([0] * 4 if coverage == "full" else [1, 0, 2, 1])
-    # Twice the codes: up to 6 dB less noise of the inputs; the weights' own stays.
-    assert told["full"] > told["wide"] + 2
+    # Twice the codes: 6 dB less noise of the inputs; with as much from the weights, which stays, 2 dB are left of it.
+    assert told["full"] > told["wide"] + 1.5
 
 
 def test_a_bias_takes_up_the_mean_error_wherever_it_stands(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ pointwise kernel that quantises.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -26,13 +27,15 @@ __all__ = ["Balance", "balance", "widened"]
 
 _Float32 = npt.NDArray[np.float32]
 _POWERS = (0.0, 0.25, 0.5, 0.75)
-_CLIPS = (1.0, 0.8, 0.6)
+_CLIPS = (1.0, 0.75)
 _TOPS = (1.3, 1.0, 0.85, 0.7, 0.6, 0.5)
 _ONE_SIDED = 0.5
 """A value is one-sided where it goes at most so far below 0, beside how far it goes above."""
-_EVENED = 1
-"""Of the ways to even out ranges, so many of the best are tried with all codes."""
-_JUDGING = 128
+_JUDGE_ONE_IN = 2
+_JUDGING = 256
+_JUDGED_ELEMENTS = 1 << 18
+_LEAST_JUDGING = 64
+"""So many rows judge, fewer where they are long: a long row's errors average out by themselves."""
 _BLOCK = 8
 _COLUMNS = 64
 """Columns of each weight that judge, whatever its size."""
@@ -82,49 +85,119 @@ def balance(
     a border is padded with zeros. `corrected` says that a bias takes back what is lost on average.
     """
     channels = {weight.shape[0] // repeat for (_, weight, _), repeat in zip(uses, repeats, strict=True)}
-    if len(channels) != 1 or not all(len(rows) for rows, _, _ in uses):
+    if len(channels) != 1:
         return None
     fit, judged = [], []
     for rows, weight, seen in uses:
-        held = held_out(len(rows), _BLOCK)
+        held = held_out(len(rows), _BLOCK, _JUDGE_ONE_IN)
+        if held.all():
+            return None
         fit.append(rows[~held])
         reach = np.sqrt(np.square(rows).mean(axis=0))
-        judging = rows[held][:_JUDGING]
+        judging = rows[held][: max(_LEAST_JUDGING, min(_JUDGING, _JUDGED_ELEMENTS // rows.shape[1]))]
         new = _Rows(judging, beyond(rows, seen, reach), chance(len(judging), seen), weight[:, picked(weight, _COLUMNS)])
         judged.append(new)
-    if not all(len(rows) for rows in fit):
-        return None
-    shown = [rows.reshape(len(rows), -1, n) for rows, n in zip(fit, repeats, strict=True)]
-    strength = np.max([np.abs(w.reshape(len(shown[0][0]), -1)).max(axis=1) for _, w, _ in uses], axis=0)
-    none = Balance(scale=np.ones(len(strength), np.float32), shift=np.zeros(len(strength), np.float32))
-    noise = _Noise(judged, repeats, corrected=corrected)
-    found = [(noise.of(none), none)]
-    for shift in _shifts(shown) if shifts else [none.shift]:
-        reach = _reach(shown, shift)
-        if reach.max() > 0:
-            tried = [Balance(scale=_scale(reach, strength, power), shift=shift) for power in _POWERS]
-            found += [(noise.of(one), one) for one in tried]
-    if shifts:
-        plain = sorted((each for each in found if not each[1].shift.any()), key=lambda each: each[0])
-        tried = [one for _, even in plain[:_EVENED] for one in _all_codes(even, shown)]
-        found += [(noise.of(one), one) for one in tried]
-    best = min(range(len(found)), key=lambda i: found[i][0])
-    return found[best][1] if best else None
+    count = channels.pop()
+    strength = np.max([np.abs(weight.reshape(count, -1)).max(axis=1) for _, weight, _ in uses], axis=0)
+    way = _best_way(_Shown(fit, repeats, strength), _Noise(judged, repeats, corrected=corrected), shifts=shifts)
+    # What to do is settled by rows that were left out; how far a value goes is known best from all of them.
+    return None if way == _PLAIN else _Shown([rows for rows, _, _ in uses], repeats, strength).balanced(way)
 
 
-def _all_codes(even: Balance, rows: list[_Float32]) -> list[Balance]:
-    """Return balances that spend all codes on a value that lies mostly on one side of 0.
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What is done to a value: where its zero goes, and how far its channels' ranges are evened out.
 
-    Its lower end becomes the code -127; where that end is 0, as behind a ReLU, 0 stays exact.
+    `top` is set where all codes are spent on a value that lies on one side of 0: how much of that side they reach.
     """
-    top = max(float((r / even.scale[None, :, None]).max()) for r in rows)
-    low = min(float((r / even.scale[None, :, None]).min()) for r in rows)
-    if low < -_ONE_SIDED * top:
-        return []
-    limits = [(top - low) * clip / 2 for clip in _TOPS]
-    return [
-        Balance(scale=even.scale, shift=even.scale * np.float32(low + limit), amax=limit) for limit in limits if limit
-    ]
+
+    zero: str = "none"
+    power: float = 0.0
+    top: float | None = None
+
+
+_PLAIN = _Way()
+
+
+def _best_way(shown: _Shown, noise: _Noise, *, shifts: bool) -> _Way:
+    """Return the way to balance that loses least; one way is looked at after the other, not all together."""
+    lost = {_PLAIN: noise.of(shown.balanced(_PLAIN))}
+
+    def best_of(ways: Iterable[_Way]) -> _Way:
+        ways = list(ways)
+        for way in ways:
+            if way not in lost:
+                lost[way] = noise.of(shown.balanced(way))
+        return min(ways, key=lambda way: lost[way])
+
+    plain = best_of(_Way("none", power) for power in _POWERS)
+    if shifts:
+        # How far to even out hardly depends on which of the two is taken for the zero.
+        mean = best_of(_Way("mean", power) for power in _POWERS)
+        best_of(_Way("middle", power) for power in (0.0, mean.power))
+        if shown.one_sided(plain):
+            best_of(replace(plain, top=top) for top in _TOPS)
+    return min(lost, key=lambda way: lost[way])
+
+
+class _Shown:
+    """Rows of a value as its layers have them, and the balances that follow from them."""
+
+    def __init__(self, rows: Sequence[_Float32], repeats: Sequence[int], strength: _Float32) -> None:
+        self._rows = [each.reshape(len(each), -1, n) for each, n in zip(rows, repeats, strict=True)]
+        self._strength = strength
+
+    def balanced(self, way: _Way) -> Balance:
+        """Return what these rows make of a way.
+
+        The lower end of a one-sided value becomes the code -127; where that end is 0, as behind a ReLU, 0 stays exact.
+        """
+        shift = self._zeros[way.zero]
+        scale = _scale(self._reaches[way.zero], self._strength, way.power)
+        if way.top is None:
+            return Balance(scale=scale, shift=shift)
+        low, high = self._ends(scale)
+        limit = max((high - low) * way.top / 2, 1e-30)
+        return Balance(scale=scale, shift=scale * np.float32(low + limit), amax=limit)
+
+    def one_sided(self, way: _Way) -> bool:
+        """Tell whether a value lies mostly on the upper side of 0."""
+        low, high = self._ends(_scale(self._reaches[way.zero], self._strength, way.power))
+        return high > low >= -_ONE_SIDED * high
+
+    def _ends(self, scale: _Float32) -> tuple[float, float]:
+        low = min(float((low / scale).min()) for low, _ in self._spans)
+        return low, max(float((high / scale).max()) for _, high in self._spans)
+
+    @cached_property
+    def _spans(self) -> list[tuple[_Float32, _Float32]]:
+        return [(each.min(axis=(0, 2)), each.max(axis=(0, 2))) for each in self._rows]
+
+    @cached_property
+    def _zeros(self) -> dict[str, _Float32]:
+        """What may be taken for a channel's zero: nothing, its mean, the middle of its range."""
+        mean = np.mean([each.mean(axis=(0, 2)) for each in self._rows], axis=0)
+        low, high = (np.min([low for low, _ in self._spans], axis=0), np.max([high for _, high in self._spans], axis=0))
+        told = {"none": np.zeros_like(mean), "mean": mean, "middle": (low + high) / 2}
+        return {name: np.asarray(zero, dtype=np.float32) for name, zero in told.items()}
+
+    @cached_property
+    def _reaches(self) -> dict[str, _Float32]:
+        """The root mean square of each channel around each zero: a maximum of few rows is too small for new data."""
+        squares = [np.square(each, dtype=np.float64).mean(axis=(0, 2)) for each in self._rows]
+        means = [each.mean(axis=(0, 2), dtype=np.float64) for each in self._rows]
+        return {
+            name: np.asarray(
+                np.sqrt(
+                    np.max(
+                        [np.maximum(s - 2 * zero * m + zero * zero, 0) for s, m in zip(squares, means, strict=True)],
+                        axis=0,
+                    )
+                ),
+                dtype=np.float32,
+            )
+            for name, zero in ((name, zero.astype(np.float64)) for name, zero in self._zeros.items())
+        }
 
 
 def widened(found: Balance, repeat: int) -> Balance:
@@ -132,23 +205,9 @@ def widened(found: Balance, repeat: int) -> Balance:
     return replace(found, repeat=repeat)
 
 
-def _shifts(rows: list[_Float32]) -> list[_Float32]:
-    """Return what may be taken for a channel's zero: nothing, its mean, the middle of its range."""
-    mean = np.mean([r.mean(axis=(0, 2)) for r in rows], axis=0)
-    low = np.min([r.min(axis=(0, 2)) for r in rows], axis=0)
-    high = np.max([r.max(axis=(0, 2)) for r in rows], axis=0)
-    return [np.asarray(one, dtype=np.float32) for one in (np.zeros_like(mean), mean, (low + high) / 2)]
-
-
-def _reach(rows: list[_Float32], shift: _Float32) -> _Float32:
-    """Return the root mean square of each channel: a maximum over a few hundred rows is too small for new data."""
-    squares = [np.square(r - shift[None, :, None], dtype=np.float64).mean(axis=(0, 2)) for r in rows]
-    return np.asarray(np.sqrt(np.max(squares, axis=0)), dtype=np.float32)
-
-
 def _scale(reach: _Float32, strength: _Float32, power: float) -> _Float32:
     """Return reach^power / strength^(1 - power) for a power above 0, as large as 1 on geometric average."""
-    if power == 0:
+    if power == 0 or reach.max() <= 0:
         return np.ones_like(reach)
     reach, strength = (np.maximum(each, _LEAST * max(float(each.max()), 1e-30)) for each in (reach, strength))
     scale = reach**power / strength ** (1 - power)

@@ -12,14 +12,13 @@ from mmtrt.precision.scales import LEVELS, int8_scale
 __all__ = ["beyond", "chance", "held_out", "picked", "power", "rounding_error", "sketched"]
 
 _Float32 = npt.NDArray[np.float32]
-_HELD_OUT = 4
 _STRETCH = 0.5
 _FEW = 256
 
 
-def held_out(rows: int, block: int) -> npt.NDArray[np.bool_]:
-    """Return which of the rows judge, `(R,)`: every fourth block, as rows of one sample are too alike to part."""
-    held: npt.NDArray[np.bool_] = np.arange(rows) // block % _HELD_OUT == 0
+def held_out(rows: int, block: int, one_in: int = 4) -> npt.NDArray[np.bool_]:
+    """Return which of the rows judge, `(R,)`: one block in so many, as rows of one sample are too alike to part."""
+    held: npt.NDArray[np.bool_] = np.arange(rows) // block % one_in == 0
     return held
 
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +50,7 @@ _LEAST_ROWS = 8 * _BLOCK
 """Fewer rows than this can't both fit and judge."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Layer:
     """One use of a value: rows `(R, K)` of it and the weight `(K, N)` that they meet."""
 
@@ -57,22 +58,26 @@ class Layer:
     weight: _Float32
     seen: int = 0
     """How many rows the whole set had."""
-    sketch: _Float32 = field(init=False, repr=False)
-    """The weight seen from _SKETCH random directions: squared norms of results are kept on average."""
-    judging: _Float32 = field(init=False, repr=False)
-    extreme: _Float32 = field(init=False, repr=False)
-    signal: float = field(init=False, repr=False)
-    """The first rows judge thresholds: those of whole samples, so that all parts of them have a say; and the squared
-    norm of their results."""
 
-    def __post_init__(self) -> None:
-        sketch = sketched(self.weight, _SKETCH)
-        judging = self.rows[:_JUDGING]
-        signal = power(judging @ sketch) if judging.size else 0.0
-        object.__setattr__(self, "extreme", beyond(self.rows, self.seen) if judging.size else judging)
-        object.__setattr__(self, "sketch", sketch)
-        object.__setattr__(self, "judging", judging)
-        object.__setattr__(self, "signal", max(signal, 1e-30))
+    @cached_property
+    def sketch(self) -> _Float32:
+        """The weight seen from _SKETCH random directions: squared norms of results are kept on average."""
+        return sketched(self.weight, _SKETCH)
+
+    @cached_property
+    def judging(self) -> _Float32:
+        """The first rows judge thresholds: those of whole samples, so that all parts of them have a say."""
+        return self.rows[:_JUDGING]
+
+    @cached_property
+    def extreme(self) -> _Float32:
+        """A row beyond all those seen, see `judging.beyond`."""
+        return beyond(self.rows, self.seen) if self.rows.size else self.judging
+
+    @cached_property
+    def signal(self) -> float:
+        """The squared norm of the judging rows' results."""
+        return max(power(self.judging @ self.sketch) if self.judging.size else 0.0, 1e-30)
 
     def noise(self, amax: float) -> float:
         """Return the power that INT8 inputs with this threshold add to the results, relative to their own."""
@@ -176,16 +181,16 @@ class _Tuner:
         evened = "balance" in self._refine and self._method != "max"
         evened = evened and not any(map(self._shared, layers))
         found = _balanced(self._plan, name, layers, corrected="bias" in self._refine) if evened else None
-        histogram = self._seen.histograms[name]
         if found is not None:
             balances[name] = found
             if found.shift.any():
                 biases = {mac: widened(found, repeat(mac)).bias(layer.weight) for mac, layer in layers.items()}
             layers = {mac: _through(widened(found, repeat(mac)), layer) for mac, layer in layers.items()}
-            histogram = _of_rows(layers.values())
-        chosen = choose(histogram, self._method, list(layers.values()))
         if found is not None and found.amax is not None:
             chosen = Threshold(found.amax, "all codes")
+        else:
+            histogram = self._seen.histograms[name] if found is None else _of_rows(layers.values())
+            chosen = choose(histogram, self._method, list(layers.values()))
         refined = [(mac, layer) for mac, layer in layers.items() if layer.rows.size and not self._shared(mac)]
         weights = {mac.node: self._stored(mac, layer, chosen.value) for mac, layer in refined}
         for mac, layer in refined:
