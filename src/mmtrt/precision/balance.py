@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from mmtrt.precision.judging import beyond, chance, held_out, picked, power, rounding_error
+from mmtrt.precision.judging import beyond, chance, enough, held_out, picked, power, rounding_error
 from mmtrt.precision.scales import int8_scale
 
 __all__ = ["Balance", "balance", "widened"]
@@ -32,10 +32,6 @@ _TOPS = (1.3, 1.0, 0.85, 0.7, 0.6, 0.5)
 _ONE_SIDED = 0.5
 """A value is one-sided where it goes at most so far below 0, beside how far it goes above."""
 _JUDGE_ONE_IN = 2
-_JUDGING = 256
-_JUDGED_ELEMENTS = 1 << 18
-_LEAST_JUDGING = 64
-"""So many rows judge, fewer where they are long: a long row's errors average out by themselves."""
 _BLOCK = 8
 _COLUMNS = 64
 """Columns of each weight that judge, whatever its size."""
@@ -94,7 +90,7 @@ def balance(
             return None
         fit.append(rows[~held])
         reach = np.sqrt(np.square(rows).mean(axis=0))
-        judging = rows[held][: max(_LEAST_JUDGING, min(_JUDGING, _JUDGED_ELEMENTS // rows.shape[1]))]
+        judging = rows[held][: enough(rows.shape[1])]
         new = _Rows(judging, beyond(rows, seen, reach), chance(len(judging), seen), weight[:, picked(weight, _COLUMNS)])
         judged.append(new)
     count = channels.pop()

@@ -9,9 +9,12 @@ import numpy.typing as npt
 
 from mmtrt.precision.scales import LEVELS, int8_scale
 
-__all__ = ["beyond", "chance", "held_out", "picked", "power", "rounding_error", "sketched"]
+__all__ = ["beyond", "chance", "enough", "held_out", "picked", "power", "rounding_error", "sketched"]
 
 _Float32 = npt.NDArray[np.float32]
+_JUDGING = 256
+_LEAST_JUDGING = 64
+_JUDGED_ELEMENTS = 1 << 17
 _STRETCH = 0.5
 _FEW = 256
 
@@ -20,6 +23,11 @@ def held_out(rows: int, block: int, one_in: int = 4) -> npt.NDArray[np.bool_]:
     """Return which of the rows judge, `(R,)`: one block in so many, as rows of one sample are too alike to part."""
     held: npt.NDArray[np.bool_] = np.arange(rows) // block % one_in == 0
     return held
+
+
+def enough(width: int) -> int:
+    """Return how many rows of so many elements judge: a long row's errors average out by themselves."""
+    return max(_LEAST_JUDGING, min(_JUDGING, _JUDGED_ELEMENTS // width))
 
 
 def beyond(rows: _Float32, seen: int, reach: _Float32 | float = 1.0) -> _Float32:

@@ -28,7 +28,7 @@ from mmtrt.machine import available_cores
 from mmtrt.precision.balance import Balance, balance, widened
 from mmtrt.precision.graph import MacNode, constant
 from mmtrt.precision.histogram import Histogram
-from mmtrt.precision.judging import beyond, chance, held_out, power, rounding_error, sketched
+from mmtrt.precision.judging import beyond, chance, enough, held_out, power, rounding_error, sketched
 from mmtrt.precision.observe import Observed
 from mmtrt.precision.plan import Plan
 from mmtrt.precision.qdq import channels, has_bias, quantised_weight
@@ -43,7 +43,6 @@ __all__ = ["Layer", "Threshold", "Tuned", "bias_shift", "choose", "compensated",
 _Float32 = npt.NDArray[np.float32]
 _AROUND = (0.7, 0.8, 0.9, 1.12, 1.25, 1.45)
 _SKETCH = 64
-_JUDGING = 256
 _RIDGES = (0.0, 2.0, 16.0, 128.0)
 _BLOCK = 16
 _LEAST_ROWS = 8 * _BLOCK
@@ -67,7 +66,7 @@ class Layer:
     @cached_property
     def judging(self) -> _Float32:
         """The first rows judge thresholds: those of whole samples, so that all parts of them have a say."""
-        return self.rows[:_JUDGING]
+        return self.rows[: enough(self.weight.shape[0])]
 
     @cached_property
     def extreme(self) -> _Float32:
