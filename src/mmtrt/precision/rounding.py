@@ -19,7 +19,7 @@ __all__ = ["rounded"]
 
 _Float32 = npt.NDArray[np.float32]
 _Float64 = npt.NDArray[np.float64]
-_RIDGES = (1.0, 16.0, 128.0)
+_RIDGES = (16.0, 128.0)
 """What directions that the rows don't show may hold, in units of the inputs' rounding noise."""
 _LEAST = 1e-5
 """A ridge is at least this share of the mean energy: a covariance of few rows is singular."""

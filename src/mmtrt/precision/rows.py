@@ -172,7 +172,10 @@ class RowSamples:
             return np.zeros((0, 0), dtype=np.float32)
         own = self.kept[name, how]
         order = [self.slots[digest] for digest in sorted(self.slots)]
-        return own.rows[order][np.arange(_ROWS) < own.count[order][:, None]]
+        count = own.count[order]
+        if (count >= _ROWS).all():
+            return own.rows[order].reshape(-1, own.rows.shape[-1])
+        return own.rows[order][np.arange(_ROWS) < count[:, None]]
 
     def checksums(self) -> list[int]:
         """Return the checksums of the samples kept, in order."""
