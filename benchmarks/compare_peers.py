@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from marked import into_readme
+
 from mmtrt.artifacts import write_json
 from mmtrt.engine.build import BuildOptions, build_engine
 from mmtrt.engine.targets import load_target
@@ -85,7 +87,8 @@ def main() -> None:
         print(table(result))
     if options.readme:
         there = [path for path in (options.out / f"{name}.json" for name in MODELS) if path.is_file()]
-        _into_readme([json.loads(path.read_text(encoding="utf-8")) for path in there])
+        results = [json.loads(path.read_text(encoding="utf-8")) for path in there]
+        into_readme(HERE / "README.md", "peers", "\n\n".join(f"**{r['model']}**\n\n{table(r)}" for r in results))
 
 
 def _parse() -> argparse.Namespace:
@@ -268,8 +271,6 @@ def _modelopt_python() -> Path:
 
 # ------------------------------------------------------------------------------------------------------- table
 
-_MARKS = ("<!-- peers: begin -->", "<!-- peers: end -->")
-
 
 def table(result: dict[str, Any]) -> str:
     """Return the Markdown table of one model."""
@@ -304,15 +305,6 @@ def table(result: dict[str, Any]) -> str:
             cells.append(f"{row['task']['answer']['accuracy']:.2%}")
         lines.append(" | ".join(["", *cells, ""]).strip())
     return "\n".join(lines)
-
-
-def _into_readme(results: list[dict[str, Any]]) -> None:
-    path = HERE / "README.md"
-    text = path.read_text(encoding="utf-8")
-    before, rest = text.split(_MARKS[0])
-    _, after = rest.split(_MARKS[1])
-    told = [f"**{result['model']}**\n\n{table(result)}" for result in results]
-    path.write_text(before + _MARKS[0] + "\n\n" + "\n\n".join(told) + "\n\n" + _MARKS[1] + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

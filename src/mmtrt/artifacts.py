@@ -7,6 +7,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -26,6 +27,7 @@ __all__ = [
     "code_digest",
     "directory_digest",
     "file_digest",
+    "finite_number",
     "json_text",
     "key_of",
     "machine_errors",
@@ -56,7 +58,7 @@ def directory_digest(folder: Path, pattern: str = "*") -> str:
     """SHA-256 over the names and the bytes of a folder's files that match, in the order of their names."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob(pattern) if p.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()}:{file_digest(path)};".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}:{file_digest(path)};".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -74,9 +76,14 @@ def mmtrt_digest() -> str:
     return directory_digest(Path(mmtrt.__file__).parent, "*.py")
 
 
+_HALVES = re.compile("[\ud800-\udfff]")
+
+
 def json_text(data: Any) -> str:
     """JSON as mmtrt writes it: keys in the order given, UTF-8, two spaces; NaN is refused."""
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    # A file's name may hold bytes that are no UTF-8, which Python has as halves of surrogate pairs.
+    return _HALVES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
@@ -85,7 +92,7 @@ def key_of(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-_ELSEWHERE = "Choose another place with -o."
+_ELSEWHERE = "Choose another place for it."
 _OTHER_CACHE = "Set MMTRT_CACHE_DIR to a folder that can be written, or pass --no-cache."
 
 
@@ -226,8 +233,15 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"can't read {path}: {error.strerror}", fix="Check the path.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON: {error}", fix="Make it again.") from error
+
+
+def finite_number(told: Any) -> float:
+    """Return a number that JSON holds; ValueError where it is none, NaN or infinite, which Python reads there too."""
+    if not math.isfinite(number := float(told)):
+        raise ValueError(f"{told!r} is no number")
+    return number
 
 
 def place(source: Path, target: Path) -> Path:

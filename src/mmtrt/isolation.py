@@ -11,17 +11,36 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mmtrt.errors import MachineError, MeasurementError, MmtrtError
 
-__all__ = ["CrashError", "death", "follow_parent", "main", "run_isolated"]
+__all__ = ["CrashError", "child", "death", "end_children", "follow_parent", "main", "run_isolated"]
 
 _Result = TypeVar("_Result")
 _PDEATHSIG = 1
+
+
+_CHILDREN: set[subprocess.Popen[bytes]] = set()
+
+
+@contextlib.contextmanager
+def child(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Keep a process among those that `end_children` ends, while it is waited for."""
+    _CHILDREN.add(process)
+    try:
+        yield
+    finally:
+        _CHILDREN.discard(process)
+
+
+def end_children() -> None:
+    """End the processes of native code that run, from whatever thread: who waits for one hears that it died."""
+    for process in tuple(_CHILDREN):
+        process.kill()
 
 
 class CrashError(MeasurementError):
@@ -58,14 +77,15 @@ def run_isolated(
                 stderr=stderr,
                 env={**os.environ, "PYTHONPATH": path},
             )
-            try:
-                code = process.wait(time_limit_s)
-            except subprocess.TimeoutExpired:
-                raise MeasurementError(f"{what} did not end within {time_limit_s:g} s") from None
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
+            with child(process):
+                try:
+                    code = process.wait(time_limit_s)
+                except subprocess.TimeoutExpired:
+                    raise MeasurementError(f"{what} did not end within {time_limit_s:g} s") from None
+                finally:
+                    if process.poll() is None:
+                        process.kill()
+                        process.wait()
         if code != 0 or not reply.exists():
             raise death(what, code, log.read_text(errors="replace"))
         outcome: _Outcome = pickle.loads(reply.read_bytes())  # noqa: S301 -- our own child wrote it

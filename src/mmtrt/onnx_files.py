@@ -17,14 +17,16 @@ import onnx
 import onnx.checker
 import onnx_ir as ir
 
-from mmtrt.artifacts import file_digest, key_of, whole_file
+from mmtrt.artifacts import file_digest, finite_number, key_of, whole_file
 from mmtrt.errors import ModelError
-from mmtrt.onnx_mapped import MAPPED_BYTES, mapped
+from mmtrt.onnx_mapped import MAPPED_BYTES, is_external, mapped, raw_pieces, weight_bytes, write_model
 from mmtrt.tensors import ModelSpec, TensorSpec
 
 __all__ = [
     "BUDGET_KEY",
     "EMBED_LIMIT",
+    "MODULE_KEY",
+    "SOURCE_KEY",
     "SPEC_KEY",
     "data_files",
     "elem_types",
@@ -41,6 +43,9 @@ __all__ = [
 ]
 
 SPEC_KEY = "mmtrt.spec"
+MODULE_KEY = "mmtrt.module"
+SOURCE_KEY = "mmtrt.source"
+"""Of a node: the PyTorch module that it came from, and the line (`file.py:123`)."""
 BUDGET_KEY = "mmtrt.budget"
 """The parity budget, as JSON, `{"output:metric": bound}`: it travels with the model that it judges."""
 EMBED_LIMIT = 1_800_000_000
@@ -216,13 +221,15 @@ def model_digest(path: Path) -> str:
     return key_of({"onnx": file_digest(path), **{name: file_digest(path.parent / name) for name in locations}})
 
 
-def save_model(model: onnx.ModelProto, path: Path) -> None:
+def save_model(model: onnx.ModelProto, path: Path, folder: Path | None = None) -> None:
     """Check and write an ONNX file, whole or not at all; large weights go to `<name>.data` beside it.
 
-    Equal models give equal bytes.
+    Weights that are external data in `folder` come along, without being in memory. Equal models give equal bytes.
     """
-    size = sum(t.ByteSize() for t in model.graph.initializer)
-    if size <= EMBED_LIMIT:
+    if sum(map(weight_bytes, model.graph.initializer)) > EMBED_LIMIT:
+        _save_weights(model, path, folder)
+        folder = None
+    else:
         try:
             onnx.checker.check_model(_without_weights(model))
         except onnx.checker.ValidationError as error:
@@ -230,23 +237,27 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
                 f"{path.name}: what was made is no valid ONNX: {_first_line(error)}",
                 fix="An output that is an input as it came, or that has an input's name, is the usual cause.",
             ) from error
-        with whole_file(path) as part:
-            part.write_bytes(model.SerializeToString(deterministic=True))
-        return
+    with whole_file(path) as part, part.open("wb") as stream:
+        write_model(model, folder, stream)
+
+
+def _save_weights(model: onnx.ModelProto, path: Path, folder: Path | None) -> None:
+    """Write large weights to `<name>.data` beside the model that is to be at `path`, and make them external to it."""
     data = f"{path.name}.data"
     with whole_file(path.parent / data) as weights, weights.open("wb") as stream:
         for tensor in model.graph.initializer:
-            if len(tensor.raw_data) < 1024:
+            if (len(tensor.raw_data) < 1024 and not is_external(tensor)) or (is_external(tensor) and folder is None):
                 continue
             # Engines map weights straight from the file; a page is what they can map.
             stream.seek(-(-stream.tell() // 4096) * 4096)
-            offset, length = stream.tell(), stream.write(tensor.raw_data)
+            offset = stream.tell()
+            stream.writelines(raw_pieces(tensor, folder or path.parent))
+            length = stream.tell() - offset
             tensor.ClearField("raw_data")
+            del tensor.external_data[:]
             tensor.data_location = onnx.TensorProto.EXTERNAL
             for key, value in (("location", data), ("offset", offset), ("length", length)):
                 tensor.external_data.add(key=key, value=str(value))
-    with whole_file(path) as part:
-        part.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
@@ -287,6 +298,8 @@ def model_spec(model: onnx.ModelProto) -> ModelSpec:
             },
             ranges={name: span for name, span in told.ranges.items() if name in names},
             limits=shown.limits,
+            masks={n: value for n, value in told.masks.items() if n in {t.name for t in shown.inputs}},
+            heads={n: kind for n, kind in told.heads.items() if n in {t.name for t in shown.outputs}},
             source=told.source,
             digest=told.digest,
             versions=told.versions,
@@ -298,8 +311,8 @@ def model_budget(model: onnx.ModelProto) -> dict[str, float]:
     """Return the parity budget that the model carries, empty where it carries none; ModelError where it is broken."""
     try:
         found = json.loads(metadata_of(model).get(BUDGET_KEY, "{}"))
-        return {str(key): float(bound) for key, bound in found.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+        return {str(key): finite_number(bound) for key, bound in found.items()}
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelError(
             f"the model's {BUDGET_KEY} metadata can't be read: {error}", fix="Give the budget with --budget."
         ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mmtrt.artifacts import key_of
 from mmtrt.errors import RecipeError
-from mmtrt.metrics import TASK_METRICS
+from mmtrt.metrics import KINDS, TASK_METRICS
+from mmtrt.results import STRESS_KINDS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,8 +25,10 @@ __all__ = [
     "Calibration",
     "Model",
     "Parity",
+    "Part",
     "Precision",
     "Recipe",
+    "Stored",
     "Target",
     "load_recipe",
     "resolved",
@@ -41,9 +44,13 @@ class _Section(BaseModel):
 
 
 class Model(_Section):
-    """What is exported: `zoo:NAME` or `package.module:factory`, and the ranges of its dynamic sizes."""
+    """What is exported: `zoo:NAME` or `package.module:factory`, and the ranges of its dynamic sizes.
+
+    `checkpoint` is a file of trained weights for it.
+    """
 
     source: str
+    checkpoint: Path | None = None
     opset: Annotated[int, Field(ge=17, le=22)] = 18
     ranges: dict[str, Span] = {}
 
@@ -79,12 +86,32 @@ class Calibration(_Section):
 
 
 class Parity(_Section):
-    """The parity set, each head's task metrics, and the budget per precision: `"answer:sqnr_db" = 20`."""
+    """The parity set, what each head is and its task metrics, and the budget per precision: `"answer:sqnr_db" = 20`.
+
+    `heads` maps an output to its kind, one of `mmtrt.metrics.KINDS`: `answer = "classes"`. `stress` names the kinds of
+    hard cases that are run beside the set; a budget's `"masked/answer:sqnr_db"` is for one.
+    """
 
     set: str | None = None
     count: Annotated[int, Field(gt=0)] | None = None
+    heads: dict[str, str] = {}
     metrics: dict[str, tuple[str, ...]] = {}
     budget: dict[Literal["fp32", "fp16", "int8"], dict[str, Finite]] = {}
+    stress: tuple[str, ...] = STRESS_KINDS
+
+    @field_validator("stress")
+    @classmethod
+    def _stress_kinds(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        for kind in kinds:
+            _check_known("stress", kind, STRESS_KINDS)
+        return tuple(kind for kind in STRESS_KINDS if kind in kinds)
+
+    @field_validator("heads")
+    @classmethod
+    def _kinds(cls, heads: dict[str, str]) -> dict[str, str]:
+        for kind in heads.values():
+            _check_known("kind of head", kind, KINDS)
+        return heads
 
     @field_validator("metrics", mode="before")
     @classmethod
@@ -98,18 +125,42 @@ class Parity(_Section):
     def _known(cls, metrics: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         for names in metrics.values():
             for name in names:
-                if name not in TASK_METRICS:
-                    near = get_close_matches(name, TASK_METRICS, n=1)
-                    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(TASK_METRICS)}"
-                    raise ValueError(f"there is no task metric {name!r}: {hint}")
+                _check_known("task metric", name, TASK_METRICS)
         return metrics
 
 
+def _check_known(what: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        raise ValueError(f"there is no {what} {name!r}: {hint}")
+
+
 class Bench(_Section):
-    """How long each file is measured, in seconds, and at which sizes; sizes not named are the usual ones."""
+    """How long each file is measured, in seconds, and at which sizes; sizes not named are the usual ones.
+
+    `sweep`, `scenario` and `against` ask for one measurement more, as `mmtrt bench` makes it: of the engines where they
+    run, else of the ONNX files.
+    """
 
     duration_s: Annotated[Finite, Field(gt=0)] = 3.0
     sizes: dict[str, Annotated[int, Field(gt=0)]] = {}
+    sweep: dict[str, Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]] = {}
+    scenario: Literal["latency", "single-stream", "multi-stream", "offline"] = "latency"
+    against: tuple[Literal["torch", "torch-compile"], ...] = ()
+
+    @property
+    def more(self) -> bool:
+        """Whether one more measurement is asked for."""
+        return bool(self.sweep or self.against) or self.scenario != "latency"
+
+    @field_validator("sweep", "against")
+    @classmethod
+    def _once(cls, told: Any) -> Any:
+        for sizes in told.values() if isinstance(told, dict) else [told]:
+            if len(set(sizes)) < len(sizes):
+                raise ValueError("something is named twice")
+        return told
 
 
 class Target(_Section):
@@ -119,8 +170,31 @@ class Target(_Section):
     flavor: Literal["auto", "tensorrt", "tensorrt-rtx"] = "auto"
 
 
+Stored = Literal["fp32", "fp16", "int8"]
+_WIDEST_FIRST: tuple[Stored, ...] = ("fp32", "fp16", "int8")
+
+
+class Part(_Section):
+    """What holds for one part of a model in several; what is not said is as for the whole.
+
+    `narrowest` is the least precision that the part may have: with "fp16" it stays FP16 where the others are INT8.
+    `budget` is that of the part alone, against its own module on the same inputs.
+    """
+
+    narrowest: Stored = "int8"
+    method: Literal["auto", "entropy", "max", "mse", "percentile"] | None = None
+    coverage: Literal["auto", "engine", "wide", "full", "all"] | None = None
+    refine: tuple[Literal["balance", "compensate", "round", "bias"], ...] | None = None
+    keep: tuple[str, ...] | None = None
+    budget: dict[Stored, dict[str, Finite]] = {}
+
+    def precision_in(self, chain: Stored) -> Stored:
+        """Return the part's precision where the others are built in `chain`."""
+        return min(chain, self.narrowest, key=_WIDEST_FIRST.index)
+
+
 class Recipe(_Section):
-    """One deployment, whole."""
+    """One deployment, whole; `parts` is for sources in several parts."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     description: str = ""
@@ -130,6 +204,16 @@ class Recipe(_Section):
     parity: Parity = Parity()
     bench: Bench = Bench()
     target: Target = Target()
+    parts: dict[str, Part] = {}
+
+    def part(self, name: str) -> Part:
+        """Return what is said of a part; the defaults where nothing is."""
+        return self.parts.get(name, Part())
+
+    def precision_of(self, part: str) -> Precision:
+        """Return how a part is built: as all are, but for what is said of it."""
+        own = self.part(part).model_dump(include={"method", "coverage", "refine", "keep"})
+        return self.precision.model_copy(update={name: value for name, value in own.items() if value is not None})
 
     @property
     def digest(self) -> str:
@@ -176,7 +260,8 @@ def _readable(path: Path, error: ValidationError) -> RecipeError:
 def _keys(location: tuple[int | str, ...]) -> Iterator[str]:
     section: Any = Recipe
     for part in location:
-        section = section.model_fields[str(part)].annotation
+        # The keys of [parts] are the parts' names, known to the model alone.
+        section = Part if section == dict[str, Part] else section.model_fields[str(part)].annotation
     yield from section.model_fields
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +22,12 @@ __all__ = [
     "ShapeRange",
     "TensorSpec",
     "array_digest",
+    "branch_of",
     "format_shape",
     "parse_shapes",
     "resize_array",
     "resolve_shape",
+    "tensor_bytes",
 ]
 
 Array = npt.NDArray[Any]
@@ -64,7 +67,8 @@ class ModelSpec:
     """What a model says about itself; it travels in the ONNX metadata as JSON.
 
     `ranges` maps a size's name to its smallest, usual and largest value; `limits` maps an integer input to
-    the smallest and largest value that the graph's tables can look up; `source` and `digest` name the
+    the smallest and largest value that the graph's tables can look up; `masks` maps an input that masks to the value
+    that hides; `heads` maps an output to what it is, one of `mmtrt.metrics.KINDS`; `source` and `digest` name the
     module and its weights.
     """
 
@@ -73,6 +77,8 @@ class ModelSpec:
     modalities: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ranges: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    masks: Mapping[str, int] = field(default_factory=dict)
+    heads: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     digest: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -103,6 +109,8 @@ class ModelSpec:
             "modalities": {name: list(inputs) for name, inputs in self.modalities.items()},
             "ranges": {name: list(span) for name, span in self.ranges.items()},
             "limits": {name: list(span) for name, span in self.limits.items()},
+            "masks": dict(self.masks),
+            "heads": dict(self.heads),
             "source": self.source,
             "digest": self.digest,
             "versions": dict(self.versions),
@@ -121,15 +129,27 @@ class ModelSpec:
             modalities={name: tuple(inputs) for name, inputs in data.get("modalities", {}).items()},
             ranges={name: (s[0], s[1], s[2]) for name, s in data.get("ranges", {}).items()},
             limits={name: (s[0], s[1]) for name, s in data.get("limits", {}).items()},
+            masks={name: int(value) for name, value in data.get("masks", {}).items()},
+            heads={name: str(kind) for name, kind in data.get("heads", {}).items()},
             source=data.get("source", ""),
             digest=data.get("digest", ""),
             versions=dict(data.get("versions", {})),
         )
 
 
+def branch_of(module: str) -> str:
+    """Return the part of the model that a module belongs to: the first name of its path."""
+    return module.split(".", maxsplit=1)[0]
+
+
 def resolve_shape(shape: Sequence[int | str], sizes: Mapping[str, int]) -> tuple[int, ...]:
     """Put numbers in place of size names; a name that `sizes` lacks is a KeyError."""
     return tuple(dim if isinstance(dim, int) else sizes[dim] for dim in shape)
+
+
+def tensor_bytes(dtype: str, shape: Sequence[int]) -> int:
+    """Return the bytes of a tensor of a type that numpy knows."""
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def resize_array(array: Array, shape: Sequence[int]) -> Array:

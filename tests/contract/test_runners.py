@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from mmtrt import Session
 from mmtrt.engine.build import BuildOptions, build_engine
 from mmtrt.engine.flavours import gpu, gpu_trouble
 from mmtrt.errors import InputError
@@ -19,6 +21,9 @@ from mmtrt.runtimes.isolated import IsolatedOrtRunner
 from mmtrt.runtimes.ort import OrtRunner
 from mmtrt.runtimes.tensorrt import TensorRTRunner
 from mmtrt.tensors import Array
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def eager(_: Path, __: Path) -> Runner:
@@ -38,7 +43,28 @@ def isolated(model: Path, _: Path) -> Runner:
     return IsolatedOrtRunner(model)
 
 
-def tensorrt_flavour(flavor: str) -> Callable[[Path, Path], Runner]:
+class SessionRunner:
+    """What users open, behind the contract of runners."""
+
+    def __init__(self, path: Path) -> None:
+        self._session = Session(path)
+        self.runs, self.inputs, self.outputs = self._session.runs, self._session.inputs, self._session.outputs
+
+    def infer(self, given: dict[str, Array]) -> dict[str, Array]:
+        return self._session.run(given)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._session.close()
+
+
+def session(model: Path, _: Path) -> Runner:
+    return SessionRunner(model)
+
+
+def tensorrt_flavour(flavor: str, runner: Callable[[Path], Runner] = TensorRTRunner) -> Callable[[Path, Path], Runner]:
     def make(model: Path, folder: Path) -> Runner:
         if gpu() is None:
             pytest.skip(f"no GPU: {gpu_trouble()}")
@@ -46,7 +72,7 @@ def tensorrt_flavour(flavor: str) -> Callable[[Path, Path], Runner]:
         engine = folder / "tiny.engine"
         profile = model_spec(load_model(model)).profile()
         build_engine(model, engine, profile=profile, options=BuildOptions(flavor=flavor))
-        return TensorRTRunner(engine)
+        return runner(engine)
 
     return make
 
@@ -56,6 +82,9 @@ MAKERS = {
     "onnxruntime": ort,
     "onnxruntime-fast": ort_fast,
     "onnxruntime-isolated": isolated,
+    "session-onnxruntime": session,
+    "session-tensorrt": tensorrt_flavour("tensorrt", SessionRunner),
+    "session-tensorrt-rtx": tensorrt_flavour("tensorrt-rtx", SessionRunner),
     "tensorrt": tensorrt_flavour("tensorrt"),
     "tensorrt-rtx": tensorrt_flavour("tensorrt-rtx"),
 }

@@ -30,6 +30,10 @@ class Same(Net):
     def forward(self, x):
         return self.inner(x), x
 
+class Paired(nn.Module):
+    def forward(self, x):
+        return x.reshape(2, 4) * 2
+
 def net(): return Net().eval()
 def half_trained():
     module = nn.Sequential(nn.Linear(4, 4), nn.Dropout()).eval()
@@ -65,6 +69,7 @@ wrong_input = lambda: (net(), {"xx": X["x"]})
 brain_float = lambda: (net(), {"x": X["x"].bfloat16()})
 branch = lambda: (Branch().eval(), X)
 same = lambda: (Same().eval(), X)
+paired = lambda: (Paired().eval(), X, {})
 number = 5
 
 def prints():
@@ -112,6 +117,7 @@ def sources(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> str:
         ("wrong_input", ("'xx'", "'x'")),
         ("brain_float", ("'x'", "bfloat16", "float32")),
         ("branch", ("faulty_sources.py", "control flow")),
+        ("paired", ("golden sample 0", "one event alone", "batch axis")),
         ("number", ("callable", "(module, inputs)")),
         ("modalites", ("'modalites'", "'modalities'")),
     ],

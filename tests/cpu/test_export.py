@@ -67,7 +67,7 @@ def test_calibration_and_golden_samples_lie_beside(tiny: Path) -> None:
 
 def test_it_is_verified_at_the_traced_the_smallest_and_the_largest_shape(tmp_path: Path) -> None:
     made = exported("tiny_fusion:factory", tmp_path, calibration_samples=4)
-    assert [row.sizes for row in made.verified] == [
+    assert [row.sizes for row in made.verified if not row.masked] == [
         {"batch": 2, "text": 5},
         {"batch": 1, "text": 2},
         {"batch": 8, "text": 8},
@@ -121,7 +121,7 @@ def test_outputs_of_any_structure_come_out_flat(tmp_path: Path) -> None:
     ("reference", "kind", "words"),
     [
         ("zoo:vqa-coatention", UsageError, "zoo:vqa-coattention"),
-        ("hf:openai/clip", UsageError, "package.module:"),
+        ("hf:./nowhere", InputError, "hf:OWNER/NAME"),
         ("just-a-name", UsageError, "package.module:factory"),
         ("no_such_module:factory", InputError, "no_such_module"),
         ("tiny_fusion:factori", InputError, "'factory'"),
@@ -146,7 +146,7 @@ def test_a_graph_that_says_something_else_is_refused(tmp_path: Path, monkeypatch
 
     def off(*args: object, **kwargs: object) -> object:
         runs = real(*args, **kwargs)  # type: ignore[arg-type]
-        runs[-1]["match"] = runs[-1]["match"] + 0.01
+        runs[2]["match"] = runs[2]["match"] + 0.01
         return runs
 
     monkeypatch.setattr(verification, "run_isolated", off)

@@ -25,7 +25,7 @@ build = ["int8"]
 [bench]
 duration_s = 0.3
 """
-STAGES = ("export", "precision", "engine", "parity", "bench")
+STAGES = ("export", "parse", "precision", "engine", "parity", "bench")
 
 
 def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:

@@ -16,10 +16,10 @@ import pytest
 from converting import SHAPES, normal, run, sample_set, texts
 from onnx import numpy_helper
 
-from mmtrt.errors import UsageError
+from mmtrt.errors import InputError, UsageError
 from mmtrt.metrics import Comparison
-from mmtrt.onnx_files import load_model
-from mmtrt.pipeline.searching import BudgetJudge
+from mmtrt.onnx_files import SPEC_KEY, graph_spec, load_model, set_metadata
+from mmtrt.pipeline.searching import BudgetJudge, task_metrics
 from mmtrt.precision.convert import Conversion
 from mmtrt.precision.options import PrecisionOptions
 from mmtrt.precision.search import SearchResult, search
@@ -160,6 +160,27 @@ def test_a_task_metric_s_drop_is_a_budget(tmp_path: Path) -> None:
     assert found.met
     assert not found.kept
     assert not made.search({"y:accuracy_drop": -0.5}, tasks={"y": ["accuracy"]}).met
+
+
+def test_a_budget_may_be_on_what_the_model_says_a_head_is(tmp_path: Path) -> None:
+    proto = graphs.mlp(np.random.default_rng(0), width=8, layers=3)
+    told = {**graph_spec(proto).to_json(), "heads": {"y": "multilabel"}}
+    set_metadata(proto, {SPEC_KEY: json.dumps(told)})
+    made = saved(tmp_path, proto, normal((8,), 32))
+    found = made.search({"probability_distance": 1e-12})
+    assert not found.met
+    assert found.outside[0].startswith("y: probability_distance")
+    assert found.metrics["y"]["argmax_agreement"] is None, "of labels that each say yes or no, none is the answer"
+    assert task_metrics(made.onnx, {"probability_distance": 0.1}, None) == {}
+    with pytest.raises(UsageError, match="outputs of another kind"):
+        task_metrics(made.onnx, {"argmax_agreement": 0.9}, None)
+
+
+def test_a_task_metric_that_an_output_has_no_shape_for_is_refused(tmp_path: Path) -> None:
+    labelled = [{**s, "label.y": np.array(1)} for s in normal((8,), 32)]
+    made = saved(tmp_path, graphs.mlp(np.random.default_rng(0), width=8, layers=3), labelled)
+    with pytest.raises(InputError, match=r"auroc of output 'y': .* no two classes"):
+        made.search({"y:auroc_drop": 0.5}, tasks={"y": ["auroc"]})
 
 
 def test_few_samples_do_both_with_a_note(tmp_path: Path) -> None:

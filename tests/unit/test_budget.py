@@ -83,11 +83,17 @@ def test_budgets_are_read() -> None:
     }
 
 
-@pytest.mark.parametrize("text", ["sqnr_db", "sqnr_db=", "sqnr_db=much", "sqnr_db=nan", "sqnr_db=1=2", ""])
+@pytest.mark.parametrize(
+    "text", ["sqnr_db", "sqnr_db=", "sqnr_db=much", "sqnr_db=nan", "sqnr_db=1=2", "sqnr_db=-inf", "max_abs=1e999", ""]
+)
 def test_what_is_no_budget_is_quoted(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_budget([text])
     assert repr(text) in caught.value.message
+
+
+def test_an_output_s_name_may_hold_an_equals_sign() -> None:
+    assert parse_budget(["masked/a=b:sqnr_db=20"]) == {"masked/a=b:sqnr_db": 20}
 
 
 def test_an_output_s_own_bound_comes_before_that_of_all() -> None:
@@ -110,6 +116,8 @@ def test_an_output_s_own_bound_comes_before_that_of_all() -> None:
         ("accuracy_drop", "not measured", "parity.metrics"),
         ("match:f1_drop", "not measured", "parity.metrics"),
         ("answer:f1_drop", "not measured", "parity.metrics"),
+        ("phrase_agreement", "is for phrases, and there are none", "a pipeline with a step"),
+        ("answer:phrase_agreement", "'answer' generates none", "a pipeline with a step"),
     ],
 )
 def test_a_budget_that_judges_nothing_is_refused(key: str, message: str, fix: str) -> None:
@@ -117,6 +125,14 @@ def test_a_budget_that_judges_nothing_is_refused(key: str, message: str, fix: st
         check_names({key: 1.0}, ["answer", "match"], {"answer": ["exact_phrase"]})
     assert repr(key) in caught.value.message
     assert fix in str(caught.value.fix)
+
+
+def test_a_budget_for_the_phrases_of_another_output_is_refused() -> None:
+    with pytest.raises(UsageError, match="'answer' generates none") as caught:
+        check_names({"answer:phrase_agreement": 0.9}, ["answer", "logits"], phrases=["logits"])
+    assert caught.value.fix == "It holds for logits."
+    for key in ("phrase_agreement", "logits:phrase_agreement"):
+        check_names({key: 0.9}, ["answer", "logits"], phrases=["logits"])
 
 
 def test_a_budget_that_judges_something_is_not() -> None:

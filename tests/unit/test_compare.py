@@ -134,11 +134,39 @@ def test_task_metrics_of_both_sides_and_their_drop() -> None:
     (result,) = compare(side(**REFERENCE), [side(wrong, budget=budget)], one_batch_each(), metrics=METRICS)
     answer, match = result.outputs["answer"], result.outputs["match"]
     assert (answer.task, answer.reference_task) == ({"accuracy": 0.25}, {"accuracy": 1})
-    assert answer.why == ("accuracy_drop 0.75 is above 0.5",)
+    assert "accuracy_drop 0.75 is above 0.5" in answer.why
     assert match.verdict == "pass"
     assert match.reference_task["f1"] == pytest.approx(2 / 3), "the label of -1 does not count"
-    assert answer.budget == {"non_finite": 0, "accuracy_drop": 0.5}, "f1 is not measured here"
-    assert match.budget == {"non_finite": 0, "accuracy_drop": 0.5, "f1_drop": 0}
+    assert {m: b for m, b in answer.budget.items() if m.endswith("_drop")} == {"accuracy_drop": 0.5}, "there is no f1"
+    assert {m: b for m, b in match.budget.items() if m.endswith("_drop")} == {"accuracy_drop": 0.5, "f1_drop": 0}
+    assert answer.budget["sqnr_db"] == match.budget["sqnr_db"] == 40, "a drop alone does not free an output"
+
+
+def test_a_metric_over_the_whole_set_sees_all_batches() -> None:
+    def embedded(feeds: Feeds) -> dict[str, Array]:
+        rows = feeds["x"].astype(int)
+        return {"embeddings": np.stack([np.eye(4)[rows], np.eye(4)[np.maximum(rows, 1)]], axis=1)}
+
+    def turned(feeds: Feeds) -> dict[str, Array]:
+        return {"embeddings": embedded(feeds)["embeddings"] * np.array([1.0, 1, 1, -1])}
+
+    batches = [
+        Batch(
+            feeds={"x": np.array(rows, np.float32)},
+            labels={"embeddings": np.stack([np.array(rows)] * 2, axis=1)},
+            indices=tuple(rows),
+        )
+        for rows in ([0, 1], [2, 3])
+    ]
+    candidate = side(turned, budget={"embeddings:recall_at_1_drop": 0.1, "rel_l2": 2.0})
+    (result,) = compare(side(embedded), [candidate], batches, metrics={"embeddings": ["recall_at_1"]})
+    # Text 0 says what text 1 says: it finds image 1, image 0 finds nothing, and image 1 can't tell the two apart.
+    assert result.outputs["embeddings"].reference_task["recall_at_1"] == pytest.approx(5 / 8)
+    assert result.verdict == "pass", "what both modalities turn alike finds the same"
+    lost = side(lambda feeds: {"embeddings": embedded(feeds)["embeddings"] * 0}, budget=candidate.budget)
+    (result,) = compare(side(embedded), [lost], batches, metrics={"embeddings": ["recall_at_1"]})
+    assert result.outputs["embeddings"].why == ("recall_at_1_drop 0.625 is above 0.1",)
+    assert result.outputs["embeddings"].budget["rel_l2"] == 2
 
 
 def test_a_drop_without_a_label_that_counts_fails() -> None:
@@ -219,12 +247,46 @@ def test_other_outputs_are_no_comparison() -> None:
         compare(side(**REFERENCE), [side(other)], one_batch_each())
 
 
-def test_other_shapes_are_no_comparison() -> None:
+def test_an_output_of_another_shape_fails_and_the_others_are_judged() -> None:
     def other(feeds: Feeds) -> dict[str, Array]:
-        return {**model(feeds), "match": feeds["x"]}
+        return {**model(feeds), "match": feeds["x"] if 3 in feeds["x"] else model(feeds)["match"]}
 
-    with pytest.raises(InputError, match=r"b\.onnx, output 'match': the shapes differ"):
-        compare(side(**REFERENCE), [side(other)], one_batch_each())
+    (result,) = compare(side(**REFERENCE), [side(other)], one_batch_each([[0, 1], [2, 3]]), metrics=METRICS)
+    match, answer = result.outputs["match"], result.outputs["answer"]
+    assert (result.verdict, match.verdict, answer.verdict) == ("fail", "fail", "pass")
+    assert match.why == ("its shape is (2,), and the reference's is (2, 2)",)
+    assert set(match.metrics.values()) == {None}, "what was compared before says nothing of the whole"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "why", "note"),
+    [
+        (np.int64, "its type is int64, and the reference's is float64", ""),
+        (bool, "its type is bool, and the reference's is float64", ""),
+        (np.float16, "", "float16 where the reference has float64"),
+        (np.float64, "", ""),
+    ],
+)
+def test_another_sort_of_number_fails_and_another_width_is_told(dtype: type, why: str, note: str) -> None:
+    def cast(feeds: Feeds) -> dict[str, Array]:
+        return {name: array.astype(dtype) for name, array in model(feeds).items()}
+
+    (result,) = compare(side(**REFERENCE), [side(cast)], one_batch_each())
+    output = result.outputs["answer"]
+    assert output.why == ((why,) if why else ())
+    assert output.note == note
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "U8"])
+def test_what_holds_no_real_numbers_is_refused(dtype: str) -> None:
+    def cast(feeds: Feeds) -> dict[str, Array]:
+        return {name: array.astype(dtype) for name, array in model(feeds).items()}
+
+    def imaginary(feeds: Feeds) -> dict[str, Array]:
+        return {name: array + 1j if array.dtype.kind == "c" else array for name, array in cast(feeds).items()}
+
+    with pytest.raises(InputError, match=f"is of type .*{dtype}"):
+        compare(side(cast), [side(imaginary)], one_batch_each())
 
 
 def test_metrics_need_an_output_and_labels() -> None:

@@ -21,7 +21,7 @@ else:
 
 ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-PINNED_EXTRAS = ("onnx", "export", "rtx", "cuda", "dev")
+PINNED_EXTRAS = ("onnx", "export", "hf", "rtx", "cuda", "dev")
 SCRIPTS = (".ci/run", "scripts/check", "scripts/demo", "scripts/pin", "scripts/test")
 PYTHONS = [
     line.rpartition(" ")[2] for line in PROJECT["project"]["classifiers"] if re.search(r"Python :: 3\.\d+$", line)

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmtrt import onnx_files
 from mmtrt.errors import ModelError
-from mmtrt.onnx_files import load_model, model_digest, open_model
-from mmtrt.onnx_mapped import MAPPED_BYTES
+from mmtrt.onnx_files import load_model, model_digest, open_model, save_model
+from mmtrt.onnx_mapped import MAPPED_BYTES, weight_chunks, with_small_weights
 
 
 def model_of(sizes: list[int]) -> onnx.ModelProto:
@@ -74,3 +75,38 @@ def test_a_weight_of_the_wrong_size_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
     with pytest.raises(ModelError, match="'w0' needs 79996 bytes"):
         open_model(tmp_path / "m.onnx")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from([1, 5, 16_383, 16_384, 40_000]), max_size=5), st.booleans())
+def test_weights_go_from_file_to_file_as_if_they_had_been_in_memory(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], apart: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("m")
+    proto = model_of(sizes)
+    proto.metadata_props.add(key="after", value="the graph")
+    proto.graph.metadata_props.add(key="after", value="the weights")
+    whole = proto.SerializeToString(deterministic=True)
+    if apart:
+        onnx.save(proto, folder / "m.onnx", save_as_external_data=True, location="w", size_threshold=0)
+        light = onnx.load(folder / "m.onnx", load_external_data=False)
+    else:
+        onnx.save(proto, folder / "m.onnx")
+        light = open_model(folder / "m.onnx")
+    values = [np.concatenate(list(weight_chunks(t, folder))) for t in light.graph.initializer]
+    assert [v.tolist() for v in values] == [(np.arange(n) * (i + 1)).tolist() for i, n in enumerate(sizes)]
+    save_model(with_small_weights(light, folder), folder / "again.onnx", folder)
+    assert (folder / "again.onnx").read_bytes() == whole
+
+
+def test_weights_too_large_for_one_message_go_to_a_file_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_files, "EMBED_LIMIT", 100_000)
+    proto = model_of([3, 20_000, 30_000])
+    (tmp_path / "from").mkdir()
+    onnx.save(proto, tmp_path / "from" / "m.onnx")
+    save_model(open_model(tmp_path / "from" / "m.onnx"), tmp_path / "far.onnx", tmp_path / "from")
+    assert (tmp_path / "far.onnx.data").stat().st_size == 20 * 4096 + 120_000
+    assert (tmp_path / "far.onnx").stat().st_size < 1000
+    assert load_model(tmp_path / "far.onnx").graph.initializer == proto.graph.initializer
+    save_model(model_of([3, 20_000, 30_000]), tmp_path / "near.onnx")
+    assert (tmp_path / "near.onnx.data").read_bytes() == (tmp_path / "far.onnx.data").read_bytes()

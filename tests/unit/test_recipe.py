@@ -7,6 +7,7 @@ import pytest
 
 from mmtrt.errors import RecipeError
 from mmtrt.recipe import load_recipe, resolved
+from mmtrt.results import STRESS_KINDS
 
 WHOLE = """
 name = "vqa"
@@ -90,6 +91,8 @@ def test_the_least_recipe_has_its_file_s_name_and_the_defaults(tmp_path: Path) -
         (f"{LEAST}[bench]\nduration = 3\n", "bench.duration", "Did you mean 'duration_s'?"),
         (f'{LEAST}[target]\nflavour = "auto"\n', "target.flavour", "Did you mean 'flavor'?"),
         (f"{LEAST}[target]\nzzz = 1\n", "target.zzz", "Known here are flavor, name."),
+        (f"{LEAST}[parts.eye]\nnarowest = 1\n", "parts.eye.narowest", "Did you mean 'narrowest'?"),
+        (f"{LEAST}[part.eye]\n", "part", "Did you mean 'parts'?"),
     ],
 )
 def test_an_unknown_key_is_told_with_the_nearest(tmp_path: Path, text: str, key: str, fix: str) -> None:
@@ -112,6 +115,8 @@ def test_an_unknown_key_is_told_with_the_nearest(tmp_path: Path, text: str, key:
         (f"{LEAST}ranges = {{batch = [0, 1, 2]}}\n", "model.ranges.batch.0", "greater than 0"),
         (f'{LEAST}[precision]\nbuild = ["fp8"]\n', "precision.build.0", "'fp32', 'fp16' or 'int8'"),
         (f"{LEAST}[precision]\nbuild = []\n", "precision.build", "at least 1"),
+        (f'{LEAST}[parts.eye]\nnarrowest = "fp8"\n', "parts.eye.narrowest", "'fp32', 'fp16' or 'int8'"),
+        (f"{LEAST}[parts.eye]\nbudget.int8 = {{cosine = nan}}\n", "parts.eye.budget.int8.cosine", "finite"),
         (f'{LEAST}[precision]\nmethod = "percents"\n', "precision.method", "'percentile'"),
         (f"{LEAST}[calibration]\ncount = 0\n", "calibration.count", "greater than 0"),
         (f"{LEAST}[parity]\nbudget.fp8 = {{cosine = 1}}\n", "parity.budget.fp8", "'fp32', 'fp16' or 'int8'"),
@@ -119,12 +124,20 @@ def test_an_unknown_key_is_told_with_the_nearest(tmp_path: Path, text: str, key:
         (f"{LEAST}[parity]\nbudget.int8 = {{cosine = nan}}\n", "parity.budget.int8.cosine", "finite"),
         (f'{LEAST}[parity]\nmetrics = {{answer = "acuracy"}}\n', "parity.metrics", "did you mean 'accuracy'?"),
         (f'{LEAST}[parity]\nmetrics = {{answer = "zzz"}}\n', "parity.metrics", "known are accuracy, f1"),
+        (f'{LEAST}[parity]\nheads = {{answer = "clases"}}\n', "parity.heads", "did you mean 'classes'?"),
+        (f'{LEAST}[parity]\nheads = {{box = "corners"}}\n', "parity.heads", "boxes-cxcywh"),
         (f"{LEAST}[parity]\nmetrics = 5\n", "parity.metrics", "valid dictionary"),
         (f'{LEAST}[parity]\nmetrics = "accuracy"\n', "parity.metrics", "valid dictionary"),
         (f"{LEAST}[parity]\nmetrics = {{answer = 5}}\n", "parity.metrics.answer", "valid tuple"),
         (f"{LEAST}[parity]\nmetrics = {{answer = [5]}}\n", "parity.metrics.answer.0", "valid string"),
         (f"{LEAST}[bench]\nduration_s = 0\n", "bench.duration_s", "greater than 0"),
         (f"{LEAST}[bench]\nduration_s = inf\n", "bench.duration_s", "finite"),
+        (f'{LEAST}[bench]\nscenario = "server"\n', "bench.scenario", "'offline'"),
+        (f'{LEAST}[bench]\nagainst = ["onnx"]\n', "bench.against.0", "'torch-compile'"),
+        (f'{LEAST}[bench]\nagainst = ["torch", "torch"]\n', "bench.against", "twice"),
+        (f"{LEAST}[bench]\nsweep.batch = [1, 1]\n", "bench.sweep", "twice"),
+        (f"{LEAST}[bench]\nsweep.batch = [0]\n", "bench.sweep.batch.0", "greater than 0"),
+        (f"{LEAST}[bench]\nsweep.batch = []\n", "bench.sweep.batch", "at least 1"),
         (f'name = "a/b"\n{LEAST}', "name", "pattern"),
         ("model = 5\n", "model", "valid dictionary"),
     ],
@@ -175,3 +188,25 @@ def test_a_recipe_that_is_not_there_has_a_neighbour(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as refused:
         load_recipe(tmp_path / "vqa-coatention.toml")
     assert str(tmp_path / "vqa-coattention.toml") in str(refused.value.fix)
+
+
+def test_a_part_is_as_the_whole_but_for_what_is_said_of_it(tmp_path: Path) -> None:
+    recipe = load(
+        tmp_path,
+        WHOLE.replace("[bench]", '[parts.decoder]\nnarrowest = "fp16"\nkeep = []\ncoverage = "full"\n\n[bench]'),
+    )
+    own = recipe.precision_of("decoder")
+    assert (own.coverage, own.keep, own.method) == ("full", (), "percentile")
+    assert recipe.precision_of("encoder") == recipe.precision
+    chains = ("fp32", "fp16", "int8")
+    assert [recipe.part("decoder").precision_in(chain) for chain in chains] == ["fp32", "fp16", "fp16"]
+    assert [recipe.part("encoder").precision_in(chain) for chain in chains] == list(chains)
+
+
+def test_all_kinds_of_stress_are_run_unless_a_recipe_names_some(tmp_path: Path) -> None:
+    assert load(tmp_path, LEAST).parity.stress == STRESS_KINDS
+    assert load(tmp_path, LEAST + "[parity]\nstress = []\n").parity.stress == ()
+    some = load(tmp_path, LEAST + '[parity]\nstress = ["masked", "corner", "masked"]\n')
+    assert some.parity.stress == ("corner", "masked")
+    error = refused(tmp_path, LEAST + '[parity]\nstress = ["maskd"]\n')
+    assert "there is no stress 'maskd': did you mean 'masked'?" in error.message

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from mmtrt.report.terminal import bench_table, build_view, check_view, facts_view, findings_table, run_view
+from mmtrt.report.bench import bench_view
+from mmtrt.report.checks import check_view
+from mmtrt.report.terminal import build_view, facts_view, findings_table, run_view
 from mmtrt.results import BenchResult, BenchRow, BuildResult, CheckResult, OutputResult, Ran, Verdict
 
 EXACT: Mapping[str, Any] = {
@@ -110,12 +112,53 @@ def test_a_check_has_a_row_per_output() -> None:
     text = shown(check_view(check(answer=CLOSE, match=EXACT)))
     assert "vqa.fp16.onnx against zoo:vqa, 64 samples" in text
     row_of = line(text, "answer")
-    assert row_of[1:7] == ["41.3", "0.999912", "0.0123", "0.0087", "100.00", "0"]
-    assert row_of[7:] == ["accuracy", "91.00", "(92.00)", "pass"]
+    assert row_of[1:6] == ["41.3", "0.999912", "0.0123", "100.00", "0"]
+    assert row_of[6:] == ["accuracy", "91.00", "(92.00)", "pass"]
     assert line(text, "match")[1] == "exact"
     assert "onnxruntime 1.30.0 CPU against PyTorch 2.13.0+cpu eager CPU" in text
     assert "stored" not in text
     assert "the stored one" in shown(check_view(replace(check(), cached=True)))
+
+
+def test_a_row_tells_what_the_head_is_and_how_sure_a_share_is() -> None:
+    sure = OutputResult(
+        metrics={**CLOSE, "explained_variance": 0.99871, "probability_distance": 0.00214, "rank_correlation": 0.5},
+        task={"accuracy": 0.91},
+        reference_task={"accuracy": 0.92},
+        intervals={"argmax_agreement": (0.985, 1.0), "accuracy_drop": (-0.002, 0.0185)},
+        kind="classes",
+    )
+    text = shown(check_view(replace(check(), outputs={"answer": sure})))
+    assert "99.87" in line(text, "answer")
+    assert "100.00 [98.5, 100.0]" in text
+    assert "classes: distance 0.00214, rank 0.5" in text
+    assert "accuracy 91.00 (92.00), drop [-0.20, 1.85]" in text
+
+
+def test_what_could_not_be_told_is_said_as_that() -> None:
+    why = "argmax_agreement 1 is 0.566 to 1.000 at 95%, and 0.99 lies between: 5 samples can't tell; about 381 would"
+    open_ = OutputResult(
+        metrics=CLOSE, verdict="inconclusive", why=(why,), note="float16 where the reference has float32"
+    )
+    result = replace(check(verdict="inconclusive"), outputs={"answer": open_})
+    text = shown(check_view(result))
+    assert line(text, "answer")[-1] == "inconclusive"
+    assert f"output 'answer': {why}" in text
+    assert "output 'answer' is float16 where the reference has float32" in text
+    assert "inconclusive" in line(shown(run_view([build()], [result], bench(row("zoo:vqa")), None)), "FP16")
+
+
+def test_an_output_that_was_not_measured_has_no_numbers() -> None:
+    unlike = OutputResult(
+        metrics=dict.fromkeys(EXACT), reference_task={"f1": 0.5}, verdict="fail", why=("its shape is (2, 3)",)
+    )
+    text = shown(check_view(replace(check(verdict="fail"), outputs={"answer": unlike})))
+    assert line(text, "answer") == ["answer", "none", "FAIL"]
+    assert "output 'answer': its shape is (2, 3)" in text
+    runs = shown(
+        run_view([build()], [check(), replace(check(), outputs={"answer": unlike})], bench(row("zoo:vqa")), None)
+    )
+    assert "FP16" in runs
 
 
 @pytest.mark.parametrize("changes", [{"max_abs": 1.0}, {"non_finite": 3}, {"max_abs": None}])
@@ -146,23 +189,11 @@ def test_names_with_brackets_are_shown_as_they_are() -> None:
     text = shown(check_view(check("a[int8].onnx", **{"logits[bold]": CLOSE, "x[/red]": EXACT})))
     for name in ("a[int8].onnx against", "logits[bold]", "x[/red]"):
         assert name in text
-    assert "a[int8].onnx" in shown(bench_table(bench(row("a[int8].onnx"))))
+    assert "a[int8].onnx" in shown(bench_view(bench(row("a[int8].onnx"))))
     head = check("vqa.fp16.onnx", **{"x[/red]": CLOSE})
     assert "x[/red]" in shown(run_view([build()], [head], bench(row("zoo:vqa")), None))
     assert "[/red]" in shown(facts_view({"file": "[/red]"}))
     assert "[/red]" in shown(findings_table([("ok", "[/red]", "", "")]))
-
-
-# ----------------------------------------------------------------------------------------------------- a bench
-
-
-def test_a_benchmark_has_a_row_per_file_and_the_ratio() -> None:
-    ratio = {"b.onnx": {"against": "a.onnx", "p50": 0.5, "ci95": [0.45, 0.561]}}
-    text = shown(bench_table(bench(row("a.onnx"), row("b.onnx"), ratio=ratio)))
-    assert line(text, "a.onnx")[:6] == ["a.onnx", "1.234", "2.000", "3.000", "1.500", "100"]
-    assert "0.50 [0.45, 0.56]" in text
-    assert "shapes ids:1x8; A Chip, 4 cores" in text
-    assert "onnxruntime 1.30.0 CPU" in text
 
 
 # ----------------------------------------------------------------------------------------------------- a build

@@ -75,9 +75,11 @@ def test_a_verdict_s_metrics_lie_flat() -> None:
     output = OutputResult(
         metrics={"sqnr_db": math.inf, "cosine": 1.0, "non_finite": 0},
         task={"accuracy": math.nan},
+        intervals={"argmax_agreement": (0.5, 1.0)},
         budget={"cosine": 0.9},
         verdict="fail",
         why=("accuracy_drop nan is above 0",),
+        kind="classes",
     )
     result = CheckResult(
         verdict="fail",
@@ -95,11 +97,25 @@ def test_a_verdict_s_metrics_lie_flat() -> None:
         "non_finite": 0,
         "task": {"accuracy": None},
         "reference_task": {},
+        "intervals": {"argmax_agreement": [0.5, 1.0]},
         "budget": {"cosine": 0.9},
         "verdict": "fail",
         "why": ["accuracy_drop nan is above 0"],
+        "kind": "classes",
+        "note": "",
     }
-    assert data["reference"] == {"what": "a", "runs": "x", "precision": "fp32", "note": ""}
+    back = CheckResult.from_json(data).outputs["answer"]
+    assert (back.intervals, back.kind) == (output.intervals, output.kind)
+    older = {name: value for name, value in data["outputs"]["answer"].items() if name not in {"intervals", "kind"}}
+    assert OutputResult.from_json(older).intervals == {}
+    assert data["reference"] == {
+        "what": "a",
+        "runs": "x",
+        "precision": "fp32",
+        "note": "",
+        "digest": "",
+        "model": "",
+    }
 
 
 def test_a_build_says_that_it_did_not_run() -> None:

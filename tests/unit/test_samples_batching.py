@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmtrt.errors import SampleError
-from mmtrt.samples import Batch, Sample, batches, shapes_profile
+from mmtrt.samples import Batch, Sample, batches, largest_batch, shapes_profile
 from mmtrt.tensors import Array, ModelSpec, TensorSpec
 
 
@@ -122,3 +123,11 @@ def test_sizes_of_samples_become_ranges() -> None:
     ranges = shapes_profile(samples([4, 2, 9, 3]), spec_of(), batch=6)
     assert ranges == {"text": (2, 4, 9), "batch": (1, 1, 6)}
     assert shapes_profile(samples([5]), spec_of(4)) == {"text": (5, 5, 5)}
+
+
+def test_no_batch_is_larger_than_the_range_of_the_model() -> None:
+    spec = replace(spec_of(), ranges={"batch": (1, 2, 3)})
+    assert [len(batch.indices) for batch in batches(samples([4] * 7), spec, size=5)] == [3, 3, 1]
+    assert largest_batch(spec, 5) == 3
+    assert largest_batch(spec, 2) == 2
+    assert largest_batch(spec_of(), 5) == 5

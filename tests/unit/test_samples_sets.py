@@ -126,6 +126,28 @@ def test_equal_samples_give_equal_bytes_and_keys() -> None:
     assert Path("a/00000.npz").read_bytes() == Path("b/00000.npz").read_bytes()
 
 
+@pytest.mark.parametrize("reference", ["set", "set.npz", "named", "outer", "events_for_tests:endless"])
+def test_the_key_tells_how_many_samples_were_asked_for(reference: str) -> None:
+    folder()
+    np.savez("set.npz", x=np.zeros((3, 2)))
+    toml('source = "../../set"\n')
+    toml('source = "named.toml"\n', "outer")
+    keys = [open_set(reference, count=count).key for count in (None, 1, 2)]
+    assert len(set(keys)) == 3
+    assert keys == [open_set(reference, count=count).key for count in (None, 1, 2)]
+
+
+def test_samples_that_are_no_data_are_none_through_a_set_s_file() -> None:
+    folder("data")
+    write_samples(Path("set"), (sample(i) for i in range(3)), about={"on_data": False})
+    toml('source = "../../set"\ncount = 2\n')
+    toml('source = "named.toml"\n', "outer")
+    for reference in ("set", "named", "outer"):
+        assert not open_set(reference).on_data
+    assert open_set("data").on_data
+    assert open_set("set").key != open_set("data").key, "what was made of these carries it on"
+
+
 def test_a_strided_array_is_written_whole() -> None:
     array = np.arange(12.0).reshape(3, 4)[:, ::2].T
     write_samples(Path("set"), [{"x": array}], about={})

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mmtrt.precision.histogram import Histogram
+from mmtrt.metrics.histogram import Histogram
 from mmtrt.precision.scales import int8_scale, quantize, weight_scales
 from mmtrt.precision.thresholds import METHODS, threshold
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmtrt.precision.histogram import Histogram
+from mmtrt.metrics.histogram import Histogram
 from mmtrt.precision.scales import int8_scale, quantize
 from mmtrt.precision.thresholds import METHODS, threshold
 from mmtrt.precision.tune import Layer, bias_shift, choose, compensated

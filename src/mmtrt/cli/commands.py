@@ -9,31 +9,33 @@ from typing import Annotated, Optional
 
 import typer
 
+from mmtrt.cli.benching import bench
+from mmtrt.cli.checking import check, record
+from mmtrt.cli.options import (
+    CalibOption,
+    CheckpointOption,
+    JsonOption,
+    ModelArgument,
+    NoCacheOption,
+    OutOption,
+    QuietOption,
+    TextOption,
+)
 from mmtrt.cli.show import Show
 from mmtrt.errors import EXIT_BUDGET, UsageError
 
 __all__ = ["register"]
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
-NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Pass the cache by.")]
-OutOption = Annotated[Optional[Path], typer.Option("-o", "--output", metavar="DIR", help="Folder for what is made.")]  # noqa: UP045 -- Typer on 3.10
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An ONNX file.")]
-CalibOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--calib", metavar="SET", help="A path, a set's name, package.module:function, or random."),
-]
-TextOption = Optional[str]  # noqa: UP045
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app, in the order in which help shows them."""
-    for command in (export, build, check, sensitivity, bench, run, inspect, doctor):
+    for command in (export, build, check, record, sensitivity, bench, run, inspect, doctor):
         app.command()(command)
 
 
 def export(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="zoo:NAME or package.module:factory.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="zoo:NAME, hf:DIR_OR_ID or package.module:factory.")],
+    checkpoint: CheckpointOption = None,
     output: OutOption = None,
     opset: Annotated[int, typer.Option(min=17, max=22, help="ONNX opset.")] = 18,
     json: JsonOption = False,
@@ -43,14 +45,19 @@ def export(
     """Export a PyTorch module to ONNX, verified against PyTorch at three shapes."""
     show = Show(json=json, quiet=quiet)
     from mmtrt.export.exporter import ExportOptions
-    from mmtrt.export.sources import load_source
+    from mmtrt.export.parts import PipelineSource, open_source
     from mmtrt.pipeline.exporting import export_stage, export_view, publish_export
-
-    loaded = load_source(source)
-    made = export_stage(show.context(no_cache=no_cache), loaded, ExportOptions(opset=opset))
-    result = publish_export(made, output or Path(), loaded.name)
+    from mmtrt.pipeline.parts_export import export_parts, parts_view, publish_parts
     from mmtrt.report.terminal import facts_view
 
+    loaded = open_source(source, checkpoint)
+    if isinstance(loaded, PipelineSource):
+        parts = export_parts(show.context(no_cache=no_cache), loaded, opset=opset)
+        whole = publish_parts(parts, output or Path(), loaded.name)
+        show.result(whole.to_json(), facts_view(parts_view(whole)))
+        return
+    made = export_stage(show.context(no_cache=no_cache), loaded, ExportOptions(opset=opset))
+    result = publish_export(made, output or Path(), loaded.name)
     show.result(result.to_json(), facts_view(export_view(result)))
 
 
@@ -167,48 +174,6 @@ def _one_of(flags: dict[str, bool]) -> str | None:
     return chosen[0] if chosen else None
 
 
-def check(
-    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="An ONNX, an engine, or a source.")],
-    against: Annotated[str, typer.Option(metavar="REFERENCE", help="An ONNX, an engine, or a source.")],
-    samples: Annotated[TextOption, typer.Option(metavar="SET", help="Else the set that lies beside.")] = None,
-    count: Annotated[Optional[int], typer.Option(min=1, help="How many samples of the set.")] = None,  # noqa: UP045
-    budget: Annotated[list[str] | None, typer.Option(metavar="[OUTPUT:]METRIC=VALUE", help="May be repeated.")] = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_cache: NoCacheOption = False,
-) -> None:
-    """Parity of a candidate with a reference; the verdict is the exit code."""
-    show = Show(json=json, quiet=quiet)
-    from mmtrt.parity.budget import parse_budget
-    from mmtrt.pipeline.checking import check_files
-    from mmtrt.report.terminal import check_view
-    from mmtrt.samples import open_set
-
-    given = parse_budget(budget or [])
-    opened = open_set(samples, count=count) if samples else None
-    result = check_files(show.context(no_cache=no_cache), candidate, against, opened, given, count=count)
-    show.result(result.to_json(), check_view(result))
-    if result.verdict != "pass":
-        raise typer.Exit(EXIT_BUDGET)
-
-
-def bench(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="ONNX files, engines or sources.")],
-    duration: Annotated[float, typer.Option(min=0.01, metavar="S", help="Seconds of measuring for each file.")] = 3.0,
-    shapes: Annotated[str, typer.Option(metavar="SHAPES", help="ids:1x8,image:1x3x64x64; else the usual ones.")] = "",
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Latency, with percentiles; several files are measured in turn and compared with the first."""
-    show = Show(json=json, quiet=quiet)
-    from mmtrt.pipeline.benching import bench_files
-    from mmtrt.report.terminal import bench_table
-    from mmtrt.tensors import parse_shapes
-
-    result = bench_files(show.context(), files, parse_shapes(shapes), duration_s=duration)
-    show.result(result.to_json(), bench_table(result))
-
-
 def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="One deployment: see engines/recipes.")],
     output: OutOption = None,
@@ -222,11 +187,10 @@ def run(
 
     loaded = load_recipe(recipe)
     from mmtrt.pipeline.run import run_recipe
-    from mmtrt.report.terminal import run_view
 
     folder = output or Path("engines/out") / loaded.name
     result = run_recipe(show.context(no_cache=no_cache), loaded, folder)
-    show.result(result.to_json(), run_view(result.builds, result.checks, result.bench, result.engine_bench))
+    show.result(result.to_json(), result.view())
     show.note(
         f"files and report.json are in {folder}" + (": nothing had changed, nothing was done" if result.cached else "")
     )
@@ -236,11 +200,22 @@ def run(
 
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX, an engine, or a set of samples.")],
+    other: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(metavar="ENGINE", help="A second engine: where is it not faster than the first, and why."),
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Show what is in an ONNX file, an engine or a set of samples."""
+    """Show what is in an ONNX file, an engine or a set of samples; of two engines where the second may be slower."""
     show = Show(json=json, quiet=quiet)
+    if other is not None:
+        from mmtrt.pipeline.bench_builds import compare_engines
+        from mmtrt.report.slower import slower_view
+
+        told = compare_engines(file, other).to_json()
+        show.result({"schema": "mmtrt.inspect/1", "kind": "builds", **told}, slower_view(told))
+        return
     from rich.console import Group
 
     from mmtrt.pipeline.inspecting import inspect_file, inspect_view

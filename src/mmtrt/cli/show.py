@@ -83,6 +83,7 @@ class Show:
         # A table cut to a pipe's 80 columns would lose its last columns.
         wide = None if self._out.isatty() else 200
         Console(file=self._out, width=wide, highlight=False).print(view)
+        self._out.flush()
 
 
 def _make(cache: Path) -> None:

@@ -19,7 +19,7 @@ from mmtrt.runtimes.cuda import GpuInfo
 from mmtrt.runtimes.tensorrt_api import LABELS, FlavourName
 from mmtrt.tensors import Profile
 
-__all__ = ["BuildOptions", "EngineBuild", "Explain", "build_engine", "int8_kept"]
+__all__ = ["BuildOptions", "EngineBuild", "Explain", "build_engine", "int8_kept", "mend", "reason"]
 
 Explain = Callable[[str], "str | None"]
 """From a node's name to what is known of it, say the module it came from; None where nothing is."""
@@ -116,13 +116,18 @@ def _refused(job: Job, refusals: Sequence[Refusal], explain: Explain | None) -> 
         lines.append(f"and {len(refusals) - _SHOWN} more")
     return BuildError(
         f"{LABELS[job.flavour]} can't take {job.onnx.name}:\n" + "\n".join(f"  {line}" for line in lines),
-        fix=_fix(refusals[0]),
+        fix=mend(refusals[0]),
     )
 
 
-def _line(refusal: Refusal, explain: Explain | None) -> str:
+def reason(refusal: Refusal) -> str:
+    """Return why the parser refused a node, without the code that asserted it."""
     asserted = _ASSERTED.search(refusal.text)
-    text = asserted["told"] if asserted else refusal.text
+    return asserted["told"] if asserted else refusal.text
+
+
+def _line(refusal: Refusal, explain: Explain | None) -> str:
+    text = reason(refusal)
     if not refusal.node and not refusal.operator:
         return text
     known = explain(refusal.node) if explain and refusal.node else None
@@ -130,7 +135,8 @@ def _line(refusal: Refusal, explain: Explain | None) -> str:
     return f"{refusal.node or 'a node without a name'} ({refusal.operator or 'operator unknown'}){where}: {text}"
 
 
-def _fix(refusal: Refusal) -> str:
+def mend(refusal: Refusal) -> str:
+    """Return what to do about a node that the parser refused."""
     if refusal.operator in {"Loop", "Scan", "If", "SequenceAt", "SequenceConstruct"}:
         return "Rewrite the module without control flow that depends on data, and export it again."
     if "Plugin not found" in refusal.text:

@@ -24,7 +24,7 @@ from mmtrt.runtimes.tensorrt_api import (
 )
 from mmtrt.tensors import Profile, ShapeRange
 
-__all__ = ["Built", "Job", "Refusal", "build"]
+__all__ = ["Built", "Job", "Refusal", "build", "parse"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,14 @@ class Built:
     build_s: float = 0.0
     layers: tuple[EngineLayer, ...] | None = None
     notes: tuple[str, ...] = ()
+
+
+def parse(onnx: Path, flavour: FlavourName) -> tuple[Refusal, ...]:
+    """Parse only; return the nodes that the parser refuses, none where it takes all."""
+    api = import_flavour(flavour)
+    with listening(api):
+        network = api.Builder(logger_of(api)).create_network(_strong(api))
+        return _parse(api, network, onnx)
 
 
 def build(job: Job) -> Built:
@@ -98,14 +106,25 @@ def build(job: Job) -> Built:
 
 def _network_flags(api: Any, job: Job) -> int:
     """Return the flags of a strongly typed network; where the flag is gone, there is no other kind."""
-    flags = api.NetworkDefinitionCreationFlag
     if job.options.typing == "weak":
-        if job.flavour != "tensorrt" or not hasattr(api.BuilderFlag, "INT8"):
-            raise UsageError(
-                f"typing = 'weak' is not possible: this {LABELS[job.flavour]} is always strongly typed",
-                fix="Leave the setting out.",
-            )
+        _weak_flags(api, job)
         return 0
+    return _strong(api)
+
+
+def _weak_flags(api: Any, job: Job) -> tuple[Any, ...]:
+    """Return what a weakly typed build is allowed to use; UsageError where this TensorRT types strongly only."""
+    flags = api.BuilderFlag
+    if job.flavour != "tensorrt" or not hasattr(flags, "INT8"):
+        raise UsageError(
+            f"typing = 'weak' is not possible: this {LABELS[job.flavour]} is always strongly typed",
+            fix="Leave the setting out.",
+        )
+    return flags.FP16, flags.INT8
+
+
+def _strong(api: Any) -> int:
+    flags = api.NetworkDefinitionCreationFlag
     return 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0
 
 
@@ -170,8 +189,8 @@ def configure(api: Any, config: Any, job: Job) -> list[str]:
             # Its wheel has no lean runtime to put into the engine.
             config.set_flag(api.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
     if options.typing == "weak":
-        config.set_flag(api.BuilderFlag.FP16)
-        config.set_flag(api.BuilderFlag.INT8)
+        for flag in _weak_flags(api, job):
+            config.set_flag(flag)
     return [
         *_set_hardware(api, config, job),
         *_set_capability(api, config, job),

@@ -35,6 +35,7 @@ _PACKAGES = {
     "transformers": "mmtrt[hf]",
     "cuda-core": "mmtrt[cuda]",
     "cuda-bindings": "mmtrt[cuda]",
+    "nvidia-ml-py": "mmtrt[cuda]",
     "pycuda": "mmtrt[pycuda]",
 }
 
@@ -183,7 +184,7 @@ def _package(name: str, version: str | None) -> Finding:
 
 
 def _reaches_cuda() -> bool:
-    return any(_version(package) for package in ("cuda-bindings", "pycuda"))
+    return any(_version(package) for package in ("cuda-core", "pycuda"))
 
 
 # ------------------------------------------------------------------------------------------ what it can do

@@ -24,7 +24,8 @@ LAYERS_SCHEMA = "mmtrt.layers/1"
 class Manifest:
     """The manifest of an engine; digests are SHA-256 in hex, `gpu` None where it was built ahead of time.
 
-    `recipe` is the resolved recipe with its digest, None where there was none.
+    `recipe` is the resolved recipe with its digest, None where there was none; `model` says what the ONNX was exported
+    from: `source`, `digest` and `versions`.
     """
 
     engine_digest: str
@@ -44,6 +45,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     ran: bool = False
     recipe: Mapping[str, Any] | None = None
+    model: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -72,6 +74,7 @@ class Manifest:
             "notes": list(self.notes),
             "ran": self.ran,
             "recipe": dict(self.recipe) if self.recipe else None,
+            "model": dict(self.model) if self.model else None,
         }
 
 
@@ -87,10 +90,11 @@ def write(
     precision: str,
     calibration: Mapping[str, Any] | None = None,
     graph: Graph | None = None,
+    model: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Write the manifest, and the layers where they are known, beside a built engine; return the manifest.
 
-    `graph` adds to the layers what the ONNX knows of them.
+    `graph` adds to the layers what the ONNX knows of them, `model` what it was exported from.
     """
     graph = graph or Graph()
     known = built.layers is not None and built.summary is not None
@@ -111,6 +115,7 @@ def write(
         build_s=round(built.build_s, 3),
         layers=summary,
         notes=built.notes,
+        model=model,
     )
     layers = layers_path(built.engine)
     if built.layers is None:
@@ -159,7 +164,12 @@ def _from_json(data: Mapping[str, Any]) -> Manifest:
         notes=tuple(data["notes"]),
         ran=bool(data["ran"]),
         recipe=data.get("recipe"),
+        model=_model(data.get("model")),
     )
+
+
+def _model(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if row is None else {"source": row["source"], "digest": row["digest"], "versions": {**row["versions"]}}
 
 
 def layer_rows(engine: Path) -> list[dict[str, Any]] | None:

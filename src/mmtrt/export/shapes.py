@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from mmtrt.errors import ModelError
+from mmtrt.export.findings import Finding, Tell
 from mmtrt.export.sources import Source
 from mmtrt.runtimes.eager import EagerRunner
 from mmtrt.tensors import Array, resize_array, resolve_shape
@@ -38,11 +39,11 @@ def corner_sizes(ranges: Mapping[str, tuple[int, int, int]], which: int) -> dict
     return {name: span[which] for name, span in ranges.items()}
 
 
-def settle_ranges(source: Source, told: Mapping[str, tuple[int, int, int]], warn: Callable[[str], None]) -> Ranges:
+def settle_ranges(source: Source, told: Mapping[str, tuple[int, int, int]], tell: Tell) -> Ranges:
     """Return a range for each named size: as told, else 1, the example's, twice that.
 
     Each end is tried on the module itself. An end that was told and that PyTorch refuses is a ModelError; an
-    end that was guessed is narrowed, with a warning.
+    end that was guessed is narrowed, and told.
     """
     sizes = example_sizes(source)
     ranges: Ranges = {}
@@ -63,7 +64,7 @@ def settle_ranges(source: Source, told: Mapping[str, tuple[int, int, int]], warn
     for name in sizes:
         known = name in told or name in source.ranges
         for end in (0, 2):
-            ranges[name] = _settle_end(source, ranges, name, end, known=known, warn=warn)
+            ranges[name] = _settle_end(source, ranges, name, end, known=known, tell=tell)
     return ranges
 
 
@@ -78,7 +79,7 @@ def _usual(source: Source, ranges: Ranges) -> None:
 
 
 def _settle_end(
-    source: Source, ranges: Ranges, name: str, end: int, *, known: bool, warn: Callable[[str], None]
+    source: Source, ranges: Ranges, name: str, end: int, *, known: bool, tell: Tell
 ) -> tuple[int, int, int]:
     span = list(ranges[name])
     sizes = corner_sizes(ranges, 1)
@@ -97,7 +98,14 @@ def _settle_end(
             bad = middle
         else:
             good = middle
-    warn(f"the module refuses {name} = {span[end]}; its range ends at {good}")
+    tell(
+        Finding(
+            kind="narrowed range",
+            what=f"the module refuses {name} = {span[end]}; its range ends at {good}",
+            where=name,
+            fix=f"Give the range of {name!r} yourself: the factory's `ranges`, or [model.ranges] in a recipe.",
+        )
+    )
     span[end] = good
     return (span[0], span[1], span[2])
 

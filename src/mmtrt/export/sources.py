@@ -1,4 +1,4 @@
-"""Where a module comes from: `zoo:NAME` or `package.module:factory`, and what it tells about its inputs."""
+"""Where a module comes from: `zoo:NAME`, `hf:DIR_OR_ID` or `package.module:factory`; what it tells of its inputs."""
 
 from __future__ import annotations
 
@@ -7,27 +7,33 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mmtrt.artifacts import code_digest
-from mmtrt.errors import InputError, ModelError, UsageError
+from mmtrt.artifacts import code_digest, file_digest
+from mmtrt.errors import InputError, MachineError, MmtrtError, ModelError, UsageError
+from mmtrt.export.checkpoint import load_weights
+from mmtrt.export.masks import find_masks
+from mmtrt.parts.declared import Pipeline
 from mmtrt.samples import Sample, import_object
 from mmtrt.tensors import Array, TensorSpec
 
-__all__ = ["Source", "load_source"]
+__all__ = ["Source", "load_source", "made_by", "source_from", "source_name"]
 
-_EXTRA_KEYS = {"modalities", "outputs", "ranges", "samples"}
+_EXTRA_KEYS = {"modalities", "outputs", "ranges", "samples", "masks"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """A trained module in eval mode, example inputs by name, and the names of its dynamic axes.
 
-    `ranges` are those that the source tells; `samples` yields samples without the batch axis, where it can.
+    `ranges` are those that the source tells; `samples` yields samples without the batch axis, where it can; `masks`
+    maps an input that masks to the value that takes its events out of sight. `notes` tell how a checkpoint was read.
     """
 
     reference: str
@@ -39,6 +45,9 @@ class Source:
     outputs: tuple[str, ...] | None = None
     ranges: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     samples: Callable[[], Iterable[Sample]] | None = field(default=None, repr=False)
+    masks: Mapping[str, int] = field(default_factory=dict)
+    checkpoint: str | None = None
+    notes: tuple[str, ...] = ()
     digest: str = ""
 
     @property
@@ -54,27 +63,56 @@ class Source:
         )
 
 
-def load_source(reference: str) -> Source:
-    """Load a source; InputError or UsageError that names what is wrong with it and how to mend it."""
-    factory = import_object(_resolve(reference))
+def load_source(reference: str, checkpoint: Path | None = None) -> Source:
+    """Load a source of one part, and a checkpoint's weights into it where one is given.
+
+    InputError or UsageError that names what is wrong with either and how to mend it.
+    """
+    made, factory = made_by(reference, checkpoint)
+    if isinstance(made, Pipeline):
+        raise ModelError(
+            f"{reference} is a model in several parts ({', '.join(made.parts)}), where one is wanted",
+            fix="`mmtrt export` and `mmtrt run` take it whole; check and measure the files of its parts.",
+        )
+    return source_from(reference, source_name(reference), made, factory, checkpoint)
+
+
+def made_by(reference: str, checkpoint: Path | None = None) -> tuple[Any, Callable[..., Any]]:
+    """Call the factory that a reference names; return what it made, and the factory.
+
+    UsageError before that where a checkpoint can't go into what it makes.
+    """
+    if checkpoint is not None and reference.startswith("hf:"):
+        raise UsageError(
+            f"the checkpoint {checkpoint} is given for {reference}: hf: takes its weights from its folder",
+            fix="Leave it out, or let save_pretrained write these weights to a folder, and name that: hf:FOLDER.",
+        )
+    factory = _hugging_face(reference) or import_object(_resolve(reference))
     if not callable(factory):
         raise InputError(f"{reference} is no callable", fix="Name a function that returns (module, inputs).")
     try:
-        made = factory()
-    except InputError:
+        return factory(), factory
+    except (MmtrtError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
         raise ModelError(
             f"{reference} failed: {type(error).__name__}: {error}",
             fix="It is called without arguments, in the current directory.",
         ) from error
+
+
+def source_from(
+    reference: str, name: str, made: Any, factory: Callable[..., Any], checkpoint: Path | None = None
+) -> Source:
+    """Return the source that a factory's `(module, inputs, dynamic_axes, extra)` describes, checked."""
     module, examples, axes, extra = _parts(reference, made)
+    notes = load_weights(module, checkpoint) if checkpoint is not None else []
     samples = extra.get("samples")
     if samples is not None and not callable(samples):
         raise ModelError(f"{reference}: samples is a {type(samples).__name__}", fix="Give a function that yields them.")
     source = Source(
         reference=reference,
-        name=_name(reference),
+        name=name,
         module=module,
         examples=_in_forward_order(reference, module, examples),
         axes=axes,
@@ -85,10 +123,23 @@ def load_source(reference: str) -> Source:
             for name, span in _mapping(reference, "ranges", extra.get("ranges", {})).items()
         },
         samples=samples,
-        digest=_digest(module, factory),
+        masks=find_masks(reference, extra.get("masks"), examples),
+        checkpoint=checkpoint.name if checkpoint is not None else None,
+        notes=tuple(notes),
+        digest=_digest(module, factory, checkpoint),
     )
     _check_axes(source)
     return source
+
+
+def _hugging_face(reference: str) -> Callable[[], Any] | None:
+    """Return the factory of `hf:DIRECTORY_OR_ID`, None for any other reference."""
+    kind, _, name = reference.partition(":")
+    if kind != "hf":
+        return None
+    if find_spec("transformers") is None:
+        raise MachineError("transformers is not installed", fix="pip install 'mmtrt[hf]'")
+    return partial(import_object("mmtrt.export.hf.source:factory"), name)
 
 
 def _resolve(reference: str) -> str:
@@ -100,23 +151,21 @@ def _resolve(reference: str) -> str:
             hint = f"Did you mean zoo:{near[0]}? " if near else ""
             raise UsageError(f"the zoo has no model {rest!r}", fix=f"{hint}It has {', '.join(sorted(registry))}.")
         return registry[rest]
-    if kind == "hf":
-        raise UsageError(
-            "Hugging Face models can't be named directly yet",
-            fix="Write a function that returns (model.eval(), inputs, dynamic_axes); name it package.module:function.",
-        )
     if not rest or not all(part.isidentifier() for part in f"{kind}.{rest}".split(".")):
         raise UsageError(
             f"{reference!r} names no model source",
-            fix="Give zoo:NAME, or package.module:factory (importable from the current directory).",
+            fix="Give zoo:NAME, hf:DIRECTORY_OR_ID, or package.module:factory (importable from the current directory).",
         )
     return reference
 
 
-def _name(reference: str) -> str:
+def source_name(reference: str) -> str:
+    """Return what the files of a source are called."""
     kind, _, rest = reference.partition(":")
     if kind == "zoo":
         return rest
+    if kind == "hf":
+        return Path(rest).expanduser().resolve().name if Path(rest).expanduser().is_dir() else rest.rpartition("/")[2]
     module = kind.rsplit(".", 1)[-1]
     return module if rest in {"factory", "make", "build", "model", "load"} else f"{module}-{rest}"
 
@@ -274,13 +323,17 @@ def _source_file(made: Any) -> str | None:
         return _source_file(getattr(made, "func", type(made)))
 
 
-def _digest(module: torch.nn.Module, factory: Callable[..., Any]) -> str:
+def _digest(module: torch.nn.Module, factory: Callable[..., Any], checkpoint: Path | None = None) -> str:
     """Digest of the weights and of the code of every class in the module: what its outputs depend on."""
     digest = hashlib.sha256(torch.__version__.encode())
+    if checkpoint is not None:
+        digest.update(file_digest(checkpoint).encode())
     for name, tensor in sorted(module.state_dict().items()):
         array = tensor.detach().cpu().contiguous()
         digest.update(f"{name}:{array.dtype}:{tuple(array.shape)};".encode())
-        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes() if array.numel() else b"")
+        if array.numel():
+            # The buffer itself: bytes would be a copy of each weight.
+            digest.update(memoryview(array.reshape(-1).view(torch.uint8).numpy()))
     files = {_source_file(type(part)) for part in module.modules()}
     files.add(_source_file(inspect.unwrap(factory)))
     torch_home = str(Path(torch.__file__).parent)

@@ -16,11 +16,10 @@ from pathlib import PurePosixPath
 import onnx
 
 from mmtrt.export.sources import Source
+from mmtrt.onnx_files import MODULE_KEY, SOURCE_KEY
 
 __all__ = ["MODULE_KEY", "SOURCE_KEY", "tidy"]
 
-MODULE_KEY = "mmtrt.module"
-SOURCE_KEY = "mmtrt.source"
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 

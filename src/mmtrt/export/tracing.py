@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,13 @@ import torch
 from torch.export import Dim
 
 from mmtrt.errors import ModelError
+from mmtrt.export.exact import exact_constants
+from mmtrt.export.passes import run_passes
+from mmtrt.export.patches import ORDER, patched
 from mmtrt.export.shapes import Ranges, example_sizes, resize
 from mmtrt.export.sources import Source
+from mmtrt.export.translations import table
+from mmtrt.onnx_mapped import with_small_weights
 
 __all__ = ["OPSET", "trace"]
 
@@ -25,12 +30,19 @@ OPSET = 18
 
 
 def trace(
-    source: Source, ranges: Ranges, folder: Path, *, opset: int, warn: Callable[[str], None]
+    source: Source,
+    ranges: Ranges,
+    folder: Path,
+    *,
+    opset: int,
+    warn: Callable[[str], None],
+    tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[onnx.ModelProto, Ranges]:
     """Export at the examples' sizes; return the model and the ranges, narrowed to what PyTorch proved.
 
-    `folder` takes the exporter's own file, whose size protobuf does not limit. ModelError where the exporter
-    fails, with the innermost reason and the line of the model that it names.
+    `folder` takes the exporter's own files, where the model's large weights stay as external data. `tell` hears each
+    patch and translation that the model needed. ModelError where the exporter fails, with the innermost reason and the
+    line of the model that it names.
     """
     sizes = {
         # Sizes 0 and 1 are special to PyTorch: it would make them constants.
@@ -44,31 +56,68 @@ def trace(
     shapes = {
         name: {axis: dims[size] for axis, size in source.axes.get(name, {}).items() if size in dims} for name in feeds
     }
-    with _quiet():
-        try:
-            program = torch.onnx.export(
-                source.module,
-                (),
-                kwargs=feeds,
-                dynamo=True,
-                opset_version=opset,
-                input_names=list(feeds),
-                output_names=list(source.outputs) if source.outputs else None,
-                dynamic_shapes=shapes,
-                verbose=False,
-            )
-        except Exception as error:
-            raise ModelError(
-                f"{source.reference} can't be exported: {_reason(error)}",
-                fix="The line of the model that is named needs another formulation; control flow on values and "
-                "sizes that depend on values are the usual causes.",
-            ) from error
-        assert program is not None  # noqa: S101 -- dynamo=True always returns one
+    with _quiet(), exact_constants():
+        program, applied = _program(source, feeds, shapes, opset)
+        for name in applied:
+            tell(name)
+        limits = {dim.__name__: ranges[name][2] for name, dim in dims.items()}
+        run_passes(program.model, limits, lambda name: tell(f"pass {name}"))
         path = folder / "traced.onnx"
-        program.save(str(path), external_data=False, keep_initializers_as_inputs=False)
-    model = onnx.load(str(path))
-    path.unlink()
+        # Tensor by tensor: a message with all weights inside would be in memory, and once more when it is read.
+        program.save(str(path), external_data=True, keep_initializers_as_inputs=False)
+    model = with_small_weights(onnx.load(str(path), load_external_data=False), folder)
     return model, _proved(source, program, ranges, warn)
+
+
+def _program(
+    source: Source, feeds: Mapping[str, torch.Tensor], shapes: Mapping[str, Any], opset: int
+) -> tuple[torch.onnx.ONNXProgram, list[str]]:
+    """Export with all patches, else with one of those that found something left out; return what was applied.
+
+    What a patch replaces may be what a module insists on: no mend may stand in the way of an export.
+    """
+    told: list[str] = []
+    try:
+        return _exported(source, feeds, shapes, opset, told), _once(told)
+    except Exception as error:
+        for name in [name for name in ORDER if f"patch {name}" in told]:
+            others: list[str] = []
+            with contextlib.suppress(Exception):
+                return _exported(source, feeds, shapes, opset, others, without={name}), _once(others)
+        raise ModelError(
+            f"{source.reference} can't be exported: {_reason(error)}",
+            fix="The line of the model that is named needs another formulation; control flow on values and "
+            "sizes that depend on values are the usual causes.",
+        ) from error
+
+
+def _once(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _exported(
+    source: Source,
+    feeds: Mapping[str, torch.Tensor],
+    shapes: Mapping[str, Any],
+    opset: int,
+    told: list[str],
+    without: Container[str] = (),
+) -> torch.onnx.ONNXProgram:
+    with patched(source.module, lambda name: told.append(f"patch {name}"), without):
+        program = torch.onnx.export(
+            source.module,
+            (),
+            kwargs=dict(feeds),
+            dynamo=True,
+            opset_version=opset,
+            input_names=list(feeds),
+            output_names=list(source.outputs) if source.outputs else None,
+            dynamic_shapes=dict(shapes),
+            verbose=False,
+            custom_translation_table=table(lambda name: told.append(f"translation {name}")),
+        )
+    assert program is not None  # noqa: S101 -- dynamo=True always returns one
+    return program
 
 
 @contextlib.contextmanager

@@ -21,8 +21,10 @@ from mmtrt.engine.table import Graph
 from mmtrt.errors import BuildError, ModelError, SampleError, UsageError
 from mmtrt.isolation import run_isolated
 from mmtrt.onnx_files import model_digest, model_spec, open_model
+from mmtrt.parity.stress_budget import split_budget
 from mmtrt.pipeline.context import Context
 from mmtrt.pipeline.profiles import ranges_from_shapes
+from mmtrt.pipeline.reached import stored_reached, tell_reached
 from mmtrt.pipeline.searching import BudgetJudge, task_metrics
 from mmtrt.pipeline.structure import EnginePrice
 from mmtrt.precision.convert import convert
@@ -161,7 +163,9 @@ def _convert(
         "versions": [onnx.__version__, onnxruntime.__version__],
     }
 
-    tasks = task_metrics(request.model, request.budget, samples) if request.search else {}
+    # Hard cases are for the check that follows: a search tries too many placements for them.
+    judged, _ = split_budget(request.budget)
+    tasks = task_metrics(request.model, judged, samples) if request.search else {}
 
     def work(folder: Path) -> None:
         # A process of its own: its memory is what is reported, and a crash of native code is an error here.
@@ -171,7 +175,7 @@ def _convert(
         what = f"calibration of {request.model.name}"
         given = (request.model, folder / "model.onnx", options)
         if request.search:
-            judge = BudgetJudge(request.budget)
+            judge = BudgetJudge(judged)
             told = run_isolated(search, *given, **common, judge=judge, tasks=tasks, what=what)
             made, extra = told.converted, {"search": told.summary()}
         else:
@@ -179,6 +183,8 @@ def _convert(
             if saved is not None:
                 common |= {"ranges_file": saved.absolute(), "ranges_out": folder / _RANGES}
             made, extra = run_isolated(convert, *given, **common, what=what), {}
+        if samples is not None:
+            tell_reached(context, request.model, made.onnx, samples, precision=options.precision)
         write_json(folder / _RESULT, plain({**asdict(made), "spec": made.spec.to_json(), **extra}))
 
     folder, cached = context.cache.run("precision", parts, work)
@@ -274,7 +280,10 @@ def _engine(
         built = build_engine(onnx_path, engine, profile=profile, options=request.options, explain=graph.modules.get)
         if precision == "int8":
             _kept_int8(onnx_path, built)
-        manifests.write(built, onnx_digest=digest, precision=precision, calibration=calibration, graph=graph)
+        model = {"source": spec.source, "digest": spec.digest, "versions": dict(spec.versions)} if spec.source else None
+        manifests.write(
+            built, onnx_digest=digest, precision=precision, calibration=calibration, graph=graph, model=model
+        )
 
     return context.cache.run("engine", parts, work)
 
@@ -359,6 +368,7 @@ def _publish(
         int8=summary.get("int8") if precision == "int8" else None,
         calibration=asdict(record) if record else summary.get("calibration"),
         kept=tuple(summary.get("kept", ())),
+        reached=stored_reached(open_model(onnx_path)),
         layers=manifest.layers,
         ran_on_gpu=False,
         cached=cached,

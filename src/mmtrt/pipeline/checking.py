@@ -6,71 +6,120 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mmtrt.artifacts import read_json, write_json
-from mmtrt.errors import InputError, SampleError
-from mmtrt.parity.budget import Budget, default_budget
+from mmtrt.errors import InputError, UsageError
+from mmtrt.parity.budget import Budget, layered
 from mmtrt.parity.compare import Side, compare
+from mmtrt.parity.stress_budget import split_budget
+from mmtrt.pipeline.baseline import read_baseline
+from mmtrt.pipeline.chain_check import check_chain, names_chain
+from mmtrt.pipeline.check_sides import CheckRequest, described, narrowed, open_sides, told_spec, with_samples
+from mmtrt.pipeline.choosing import Fed, default_samples, opened_early
 from mmtrt.pipeline.context import Context
-from mmtrt.pipeline.sides import Subject, cannot_run, open_subject
-from mmtrt.results import CheckResult, OutputResult, Ran, plain
-from mmtrt.samples import LABEL, SampleSet, batches, checked, open_set, with_prefix
+from mmtrt.pipeline.hard_cases import HardCases
+from mmtrt.pipeline.replay import plan_cases
+from mmtrt.pipeline.sides import Subject, cannot_run, is_source
+from mmtrt.results import CheckResult, Ran, plain
+from mmtrt.samples import LABEL, SampleSet, batches, checked, largest_batch, with_prefix
 
-__all__ = ["check_files", "check_stage", "default_samples", "not_run"]
+__all__ = ["CheckRequest", "check_files", "check_stage", "default_samples", "not_run", "versions"]
 
 _BATCH = 32
 
 
-def default_samples(*texts: str) -> str:
-    """Return the set that lies beside the first ONNX or engine that has one: `<stem>.calib`, else `<stem>.golden`."""
-    for text in texts:
-        path = Path(text)
-        stem = path.name
-        while stem:
-            for suffix in ("calib", "golden"):
-                folder = path.with_name(f"{stem}.{suffix}")
-                if folder.is_dir():
-                    return str(folder)
-            # vqa.int8.engine, vqa.int8, vqa
-            stem = stem.rpartition(".")[0]
-    raise SampleError(
-        f"there are no samples beside {' or '.join(texts)}", fix="Name a set with --samples; `mmtrt export` writes one."
-    )
+def check_files(context: Context, request: CheckRequest) -> CheckResult:
+    """Check one file or source against another, and tell the drift from the check in `baseline`, if there is one.
+
+    InputError where the baseline is of another model or other samples; for the rest see `_check`.
+    """
+    if request.baseline is None:
+        return _check(context, request)
+    baseline = read_baseline(request.baseline, request.candidate)
+    return baseline.compared(_check(context, request))
 
 
-def check_files(
-    context: Context,
-    candidate: str,
-    against: str,
-    samples: SampleSet | None = None,
-    budget: Budget | None = None,
-    *,
-    count: int | None = None,
-) -> CheckResult:
-    """Check one file or source against another, over the samples given, else `count` of those that lie beside.
+def _check(context: Context, request: CheckRequest) -> CheckResult:
+    """Check one file or source against another, over a set of samples and the hard cases made from it.
 
-    `budget` comes before the budget that the candidate carries. Task metrics that a budget holds to a drop are
+    UsageError where a checkpoint is given and no side is a source. Task metrics that a budget holds to a drop are
     measured where the samples carry labels; where they don't, a budget that was given is refused, and what the
     candidate carries of such is left out, with a note.
     """
-    subject, reference = open_subject(candidate), open_subject(against)
+    candidate, against, checkpoint = request.candidate, request.against, request.checkpoint
+    if names_chain(candidate):
+        if request.samples is not None or checkpoint is not None:
+            raise UsageError(
+                f"{candidate} is a pipeline: it is checked over the golden events of {against}, with its own weights",
+                fix="Leave --samples and --checkpoint out.",
+            )
+        return check_chain(
+            context,
+            candidate,
+            against,
+            budget=request.budget,
+            heads=request.heads,
+            stress=request.stress,
+            count=request.count,
+        )
+    if checkpoint is not None and not (is_source(candidate) or is_source(against)):
+        raise UsageError(
+            "a checkpoint is given, and both sides are files", fix="They have their weights: leave --checkpoint out."
+        )
+    opened = opened_early(request.samples, request.count)
+    sides = open_sides(request)
+    if isinstance(sides, CheckResult):
+        return sides
     # What stands on the sides comes first: without it, no samples would help.
-    opened = samples if samples is not None else open_set(default_samples(candidate, against), count=count)
-    wanted = dict(budget or subject.budget or default_budget(subject.precision))
+    subject, reference, opened = with_samples(request, *sides, opened)
+    if subject.saved is not None and not subject.precision and not request.budget:
+        context.note(f"nobody tells the precision of {candidate}: it is held to FP32's budget")
+    narrow = narrowed(subject.spec, reference.spec)
+    if narrow:
+        context.note(f"{candidate} takes less than its reference, and more is not checked: {narrow}")
+    given, hard = split_budget(request.budget)
+    _all_run(hard, request.stress)
+    told, told_hard = split_budget(subject.budget)
     labels = with_prefix(next(iter(opened)), LABEL)
+    carried = {key: bound for key, bound in told.items() if _labelled(key, labels)}
+    for key in told.keys() - carried.keys():
+        output = key.rpartition(":")[0]
+        context.note(f"the samples carry no labels for {output or 'any output'!r}: {key} is not judged")
+    budget = layered(given, carried, [tensor.name for tensor in subject.spec.outputs])
     metrics: dict[str, list[str]] = {}
-    for key in [key for key in wanted if key.endswith("_drop")]:
+    for key in sorted(budget):
         output, _, metric = key.rpartition(":")
-        if not budget and not (output in labels if output else labels):
-            del wanted[key]
-            context.note(f"the samples carry no labels for {output or 'any output'!r}: {key} is not judged")
-        else:
-            for name in [output] if output else labels:
-                metrics.setdefault(name, []).append(metric.removesuffix("_drop"))
-    # Where nothing of a carried budget can be judged, the default is: a check never passes for want of a bound.
-    budgets = {subject.precision: wanted or default_budget(subject.precision)}
-    return check_stage(context, reference, [subject], opened, budgets=budgets, metrics=metrics)[0]
+        for name in ([output] if output else labels) if metric.endswith("_drop") else ():
+            metrics.setdefault(name, []).append(metric.removesuffix("_drop"))
+    heads = {**reference.spec.heads, **subject.spec.heads, **request.heads}
+    kinds = {key.partition("/")[0] for key in hard}
+    hard |= {key: bound for key, bound in told_hard.items() if key.partition("/")[0] not in kinds}
+    return check_stage(
+        context,
+        reference,
+        [subject],
+        opened,
+        budgets={subject.precision: {**budget, **hard}},
+        metrics=metrics,
+        heads=heads,
+        stress=request.stress,
+    )[0]
+
+
+def _labelled(key: str, labels: Mapping[str, object]) -> bool:
+    """Whether what a bound is on can be measured: a task metric's drop needs labels."""
+    output, _, metric = key.rpartition(":")
+    return not metric.endswith("_drop") or bool(output in labels if output else labels)
+
+
+def _all_run(hard: Budget, kinds: Sequence[str]) -> None:
+    """Raise UsageError where a budget was given for hard cases that are not asked for."""
+    for key in hard:
+        kind = key.partition("/")[0]
+        if kind not in kinds:
+            raise UsageError(
+                f"the budget {key!r} is for hard cases that are not run", fix=f"Add --stress {kind}, or leave it out."
+            )
 
 
 def check_stage(
@@ -81,46 +130,84 @@ def check_stage(
     *,
     budgets: Mapping[str, Budget] | None = None,
     metrics: Mapping[str, Sequence[str]] | None = None,
+    heads: Mapping[str, str] | None = None,
+    stress: Sequence[str] = (),
 ) -> list[CheckResult]:
-    """Compare each candidate with the reference over the set.
+    """Compare each candidate with the reference over the set, and over hard cases of the kinds in `stress`.
 
-    `budgets`, by precision, come before the budget that a candidate carries itself, and that before the default.
+    `budgets`, by precision, come before the budget that a candidate carries itself; what neither says of an output is
+    as the defaults have it. `heads` says what outputs are.
     """
     given = budgets or {}
-    sides = [
-        Side(
-            what=subject.what,
-            runner=subject.exact(),
-            precision=subject.precision,
-            budget=given.get(subject.precision) or subject.budget or default_budget(subject.precision),
-        )
-        for subject in candidates
-    ]
+    sides = [_side(subject, given.get(subject.precision, subject.budget)) for subject in candidates]
     for subject in candidates:
-        _same_inputs(reference, subject)
+        # What was saved without its model tells no types, and samples are held to the other side's.
+        if reference.saved is None and subject.saved is None:
+            _same_inputs(reference, subject)
     context.stage(f"parity of {', '.join(side.precision for side in sides)} against {reference.what}")
+    spec = told_spec(reference, candidates)
+    size = min(largest_batch(subject.spec, _BATCH) for subject in (reference, *candidates))
+    hard = HardCases.of(spec, reference, candidates, stress)
     parts = {
         "reference": reference.key,
         "candidates": [subject.key for subject in candidates],
         "names": [reference.what, *(subject.what for subject in candidates)],
-        "samples": samples.key,
-        "budgets": [dict(side.budget) for side in sides],
+        "samples": samples.content_key(),
+        "precisions": [subject.precision for subject in candidates],
+        "budgets": [{**side.budget, **side.stress} for side in sides],
         "metrics": plain(metrics or {}),
-        "versions": [_version(name) for name in ("onnxruntime", "torch")],
+        "heads": dict(heads or {}),
+        "stress": hard.key(),
+        "versions": versions(),
     }
-    # The candidates' spec knows limits and ranges; a source may not.
-    spec = max((subject.spec for subject in candidates), key=lambda s: len(s.limits) + len(s.ranges))
 
     def work(folder: Path) -> None:
-        given_batches = batches(checked(samples, spec, note=context.note), spec, size=_BATCH)
+        fed = Fed(checked(samples, spec, note=context.note))
         side = Side(what=reference.what, runner=reference.exact(), precision=reference.precision)
+        plan = plan_cases(context, hard, reference, candidates, samples)
+
+        def finished(found: Sequence[CheckResult]) -> list[CheckResult]:
+            return [
+                replace(result, sample_set={"digest": fed.digest}, stress=(*result.stress, *plan.left_out))
+                for result in found
+            ]
+
         results = compare(
-            side, sides, given_batches, metrics=metrics, progress=lambda n: context.stage(f"parity: {n} samples")
+            side,
+            sides,
+            batches(fed, spec, size=size),
+            metrics=metrics,
+            heads=heads,
+            stress=plan.cases,
+            progress=lambda n: context.stage(f"parity: {n} samples"),
+            so_far=lambda partial: context.so_far(lambda: finished(partial())),
         )
-        write_json(folder / "result.json", [result.to_json() for result in results])
+        whole = finished(results)
+        write_json(folder / "result.json", [result.to_json() for result in whole])
 
     folder, cached = context.cache.run("parity", parts, work)
-    return [replace(_from_json(row), cached=cached) for row in read_json(folder / "result.json")]
+    found = [CheckResult.from_json(row) for row in read_json(folder / "result.json")]
+    return [
+        replace(
+            result,
+            cached=cached,
+            candidate=described(result.candidate, subject),
+            reference=described(result.reference, reference),
+            sample_set={**result.sample_set, "source": samples.source, "on_data": samples.on_data},
+        )
+        for result, subject in zip(found, candidates, strict=True)
+    ]
+
+
+def _side(subject: Subject, budget: Budget) -> Side:
+    """A candidate with its budget, that for the samples and that for the hard cases apart."""
+    samples, stress = split_budget(budget)
+    return Side(what=subject.what, runner=subject.exact(), precision=subject.precision, budget=samples, stress=stress)
+
+
+def versions() -> list[str]:
+    """Return the versions of what runs models on the CPU: a stage that ran one depends on them."""
+    return [_version(name) for name in ("onnxruntime", "torch")]
 
 
 def _version(package: str) -> str:
@@ -151,28 +238,4 @@ def not_run(engine: Path, precision: str, reference: Ran) -> CheckResult:
         reference=reference,
         samples=0,
         outputs={},
-    )
-
-
-_METRICS = ("sqnr_db", "cosine", "max_abs", "rel_l2", "argmax_agreement", "non_finite")
-
-
-def _from_json(data: Mapping[str, Any]) -> CheckResult:
-    outputs = {
-        name: OutputResult(
-            metrics={metric: row[metric] for metric in _METRICS},
-            task=row["task"],
-            reference_task=row["reference_task"],
-            budget=row["budget"],
-            verdict=row["verdict"],
-            why=tuple(row["why"]),
-        )
-        for name, row in data["outputs"].items()
-    }
-    return CheckResult(
-        verdict=data["verdict"],
-        candidate=Ran(**data["candidate"]),
-        reference=Ran(**data["reference"]),
-        samples=data["samples"],
-        outputs=outputs,
     )

@@ -1,4 +1,4 @@
-"""What is in a file: an ONNX, an engine, a set of samples."""
+"""What is in a file: an ONNX, an engine, a pipeline, a set of samples."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import onnx
 
 from mmtrt.engine.inspect import inspect_engine
 from mmtrt.onnx_files import model_digest, model_spec, open_model
+from mmtrt.parts.manifest import SUFFIX, read_manifest
 from mmtrt.pipeline.sides import ENGINE_SUFFIXES
 from mmtrt.precision.converted import stored_precision, stored_summary
 from mmtrt.precision.graph import mac_nodes, module_of, typed, usual_shapes, with_weights_in
@@ -29,6 +30,8 @@ def inspect_file(path: Path) -> dict[str, Any]:
         return _engine(path)
     if path.suffix == ".onnx" or not path.exists():
         return _onnx(path)
+    if path.name.endswith(SUFFIX):
+        return {"kind": "pipeline", "file": str(path), **read_manifest(path).to_json(), "schema": "mmtrt.inspect/1"}
     return _samples(path)
 
 
@@ -118,6 +121,8 @@ def inspect_view(found: Mapping[str, Any]) -> dict[str, str]:
     """Return names and values for people."""
     if found["kind"] == "onnx":
         return _onnx_view(found)
+    if found["kind"] == "pipeline":
+        return _pipeline_view(found)
     if found["kind"] == "samples":
         rows = {"samples": str(found["count"])}
         for name, row in found["tensors"].items():
@@ -156,6 +161,20 @@ def _onnx_view(found: Mapping[str, Any]) -> dict[str, str]:
     if conversion and conversion["kept"]:
         reasons = Counter((kept["precision"], kept["why"]) for kept in conversion["kept"])
         rows["kept"] = "; ".join(f"{count} in {p}: {why}" for (p, why), count in reasons.most_common())
+    return rows
+
+
+def _pipeline_view(found: Mapping[str, Any]) -> dict[str, str]:
+    rows = {"pipeline": found["name"], "source": found["source"], "takes": ", ".join(found["inputs"])}
+    for part, files in found["files"].items():
+        rows[part] = "; ".join(f"{precision}: {', '.join(kinds.values())}" for precision, kinds in files.items())
+    rows["links"] = "; ".join(f"{link['from']} -> {link['to']}" for link in found["links"])
+    rows["gives"] = ", ".join(found["outputs"]) or "what the step makes"
+    step = found["step"]
+    if step is not None:
+        rows["step"] = f"{step['part']}, at most {step['steps']} tokens from {step['start']} to {step['end']}"
+    for chain, parts in found["chains"].items():
+        rows[f"chain {chain}"] = ", ".join(f"{part} {precision}" for part, precision in parts.items())
     return rows
 
 

@@ -8,24 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group, RenderableType
+
 import mmtrt
-from mmtrt.artifacts import read_json, write_json
+from mmtrt.artifacts import write_json
+from mmtrt.errors import RecipeError
 from mmtrt.export.exporter import ExportOptions
-from mmtrt.export.sources import load_source
-from mmtrt.machine import machine
-from mmtrt.parity.budget import Budget, check_names, default_budget
-from mmtrt.pipeline.benching import bench_feeds, bench_stage
+from mmtrt.export.parts import PipelineSource, open_source
+from mmtrt.export.sources import Source
+from mmtrt.parity.budget import Budget, check_heads, check_names
+from mmtrt.parity.stress_budget import check_stress_names, split_budget
+from mmtrt.parity.verdict import whole_verdict
+from mmtrt.pipeline.bench_kept import bench_built
+from mmtrt.pipeline.bench_recipe import bench_more, check_recipe_sizes
+from mmtrt.pipeline.benching import bench_feeds
 from mmtrt.pipeline.building import BuildRequest, build_stage
 from mmtrt.pipeline.checking import check_stage, not_run
 from mmtrt.pipeline.context import Context
 from mmtrt.pipeline.exporting import ExportResult, export_stage, publish_export
+from mmtrt.pipeline.parts_run import PartsRunResult, run_parts
 from mmtrt.pipeline.sides import Subject, cannot_run, open_subject
 from mmtrt.pipeline.sources import module_subject
 from mmtrt.pipeline.targets import build_options, target_gpu
 from mmtrt.recipe import Recipe, resolved
+from mmtrt.report.bench import bench_view
+from mmtrt.report.terminal import run_view
 from mmtrt.results import BenchResult, BuildResult, CheckResult, plain
 from mmtrt.samples import open_set
-from mmtrt.tensors import Feeds
 
 __all__ = ["RunResult", "run_recipe"]
 
@@ -41,6 +50,7 @@ class RunResult:
     bench: BenchResult
     engine_bench: BenchResult | None
     wall_s: float
+    bench_more: BenchResult | None = None
 
     @property
     def within_budget(self) -> bool:
@@ -52,7 +62,7 @@ class RunResult:
         """Nothing had to be done."""
         checks = [check.cached for check in self.checks if check.verdict != "not run"]
         stages = [self.export.cached, *(build.cached for build in self.builds), *checks, self.bench.cached]
-        return all(stages) and self.engine_bench is None
+        return all(stages) and self.engine_bench is None and self.bench_more is None
 
     def to_json(self) -> dict[str, Any]:
         """Return `mmtrt.run/1`."""
@@ -60,32 +70,59 @@ class RunResult:
             "schema": "mmtrt.run/1",
             "mmtrt": mmtrt.__version__,
             "recipe": plain(resolved(self.recipe)),
-            "verdict": "pass" if self.within_budget else "fail",
+            "verdict": whole_verdict(check.verdict for check in self.checks),
             "export": self.export.to_json(),
             "builds": [build.to_json() for build in self.builds],
             "checks": [check.to_json() for check in self.checks],
             "bench": self.bench.to_json(),
             "engine_bench": self.engine_bench.to_json() if self.engine_bench else None,
+            "bench_more": self.bench_more.to_json() if self.bench_more else None,
             "cached": self.cached,
             "wall_s": round(self.wall_s, 3),
         }
 
+    def view(self) -> RenderableType:
+        """Return the table for the terminal."""
+        shown = run_view(self.builds, self.checks, self.bench, self.engine_bench)
+        return shown if self.bench_more is None else Group(shown, "", bench_view(self.bench_more))
 
-def run_recipe(context: Context, recipe: Recipe, folder: Path) -> RunResult:
+
+def run_recipe(context: Context, recipe: Recipe, folder: Path) -> RunResult | PartsRunResult:
     """Export, convert, build, check and measure; files and `report.json` appear in `folder`."""
+    source = open_source(recipe.model.source, recipe.model.checkpoint)
+    if isinstance(source, PipelineSource):
+        return run_parts(context, recipe, source, folder)
+    if recipe.parts:
+        raise RecipeError(
+            f"the recipe has parts ({', '.join(recipe.parts)}), and {recipe.model.source} is a model in one",
+            fix="Say it in [precision], or let the factory return a mmtrt.parts.Pipeline.",
+        )
+    return _run_one(context, recipe, source, folder)
+
+
+def _run_one(context: Context, recipe: Recipe, source: Source, folder: Path) -> RunResult:
     start = time.perf_counter()
-    source = load_source(recipe.model.source)
-    options = ExportOptions(opset=recipe.model.opset, ranges=dict(recipe.model.ranges), budget=_budget(recipe, "fp32"))
+    options = ExportOptions(
+        opset=recipe.model.opset,
+        ranges=dict(recipe.model.ranges),
+        budget=_budget(recipe, "fp32"),
+        heads=recipe.parity.heads,
+    )
     exported = publish_export(export_stage(context, source, options), folder, recipe.name)
+    # A typing error in a budget or a sweep should not cost the builds that come before the check.
+    check_recipe_sizes(exported.spec, recipe)
+    check_heads(recipe.parity.heads, [t.name for t in exported.spec.outputs])
     for precision in recipe.precision.build:
-        # A typing error in a budget should not cost the builds that come before the check.
-        check_names(_budget(recipe, precision), [t.name for t in exported.spec.outputs], recipe.parity.metrics)
+        outputs = [tensor.name for tensor in exported.spec.outputs]
+        samples, hard = split_budget(_budget(recipe, precision))
+        check_names(samples, outputs, recipe.parity.metrics, heads=recipe.parity.heads)
+        check_stress_names(hard, outputs)
     builds = tuple(build_stage(context, _request(recipe, exported, folder, p)) for p in recipe.precision.build)
     reference = module_subject(source)
     checks = _checks(context, recipe, reference, exported, builds)
     feeds = bench_feeds(exported.spec, _bench_sizes(recipe, exported), open_set(str(exported.golden)))
-    bench = _bench(context, recipe, reference, feeds, builds)
-    engine_bench = _engine_bench(context, recipe, feeds, builds)
+    bench, engine_bench = bench_built(context, reference, builds, feeds, duration_s=recipe.bench.duration_s)
+    more = bench_more(context, recipe, builds) if recipe.bench.more else None
     result = RunResult(
         recipe=recipe,
         export=exported,
@@ -93,6 +130,7 @@ def run_recipe(context: Context, recipe: Recipe, folder: Path) -> RunResult:
         checks=checks,
         bench=bench,
         engine_bench=engine_bench,
+        bench_more=more,
         wall_s=time.perf_counter() - start,
     )
     write_json(folder / "report.json", result.to_json())
@@ -120,7 +158,7 @@ def _request(recipe: Recipe, exported: ExportResult, folder: Path, precision: st
 
 def _budget(recipe: Recipe, precision: str) -> Budget:
     given: Mapping[str, Budget] = recipe.parity.budget  # type: ignore[assignment]  # its keys are literals
-    return given.get(precision) or default_budget(precision)
+    return given.get(precision, {})
 
 
 def _checks(
@@ -136,7 +174,17 @@ def _checks(
     subjects = [open_subject(build.artifacts["onnx"]) for build in builds]
     subjects += [open_subject(engine) for engine in runnable]
     budgets: dict[str, Budget] = {precision: _budget(recipe, precision) for precision in recipe.precision.build}
-    checks = check_stage(context, reference, subjects, samples, budgets=budgets, metrics=recipe.parity.metrics)
+    told = recipe.parity
+    checks = check_stage(
+        context,
+        reference,
+        subjects,
+        samples,
+        budgets=budgets,
+        metrics=told.metrics,
+        heads=told.heads,
+        stress=told.stress,
+    )
     rest = [not_run(e, p, checks[0].reference) for e, p in engines if str(e) not in runnable]
     return (*checks, *rest)
 
@@ -145,36 +193,3 @@ def _bench_sizes(recipe: Recipe, exported: ExportResult) -> dict[str, int]:
     """One event at a time, unless the recipe says otherwise: what a device at the edge sees."""
     alone = {"batch": 1} if "batch" in exported.spec.ranges else {}
     return {**alone, **recipe.bench.sizes}
-
-
-def _bench(
-    context: Context, recipe: Recipe, reference: Subject, feeds: Feeds, builds: tuple[BuildResult, ...]
-) -> BenchResult:
-    """Measure PyTorch and the ONNX files on the CPU; cached for this very machine."""
-    subjects = [reference, *(open_subject(build.artifacts["onnx"]) for build in builds)]
-    parts = {
-        "subjects": [subject.key for subject in subjects],
-        "names": [subject.what for subject in subjects],
-        "shapes": {name: list(array.shape) for name, array in feeds.items()},
-        "duration_s": recipe.bench.duration_s,
-        "machine": plain(machine()),
-    }
-
-    def work(into: Path) -> None:
-        result = bench_stage(context, subjects, feeds, duration_s=recipe.bench.duration_s)
-        write_json(into / "result.json", result.to_json())
-
-    kept, cached = context.cache.run("bench", parts, work)
-    engines = [Path(build.artifacts["engine"]) for build in builds]
-    not_measured = {str(engine): why for engine in engines if (why := cannot_run(engine)) is not None}
-    return BenchResult.from_json(read_json(kept / "result.json"), not_run=not_measured, cached=cached)
-
-
-def _engine_bench(
-    context: Context, recipe: Recipe, feeds: Feeds, builds: tuple[BuildResult, ...]
-) -> BenchResult | None:
-    """Measure the engines where they run; a GPU's time is never taken from a cache."""
-    engines = [build.artifacts["engine"] for build in builds if cannot_run(Path(build.artifacts["engine"])) is None]
-    if not engines:
-        return None
-    return bench_stage(context, [open_subject(e) for e in engines], feeds, duration_s=recipe.bench.duration_s)

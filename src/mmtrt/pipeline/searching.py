@@ -8,7 +8,8 @@ from pathlib import Path
 from mmtrt.errors import UsageError
 from mmtrt.isolation import run_isolated
 from mmtrt.onnx_files import model_spec, open_model
-from mmtrt.parity.budget import Budget, check_names, judged
+from mmtrt.parity.budget import Budget, check_heads, check_names
+from mmtrt.parity.verdict import seen_out
 from mmtrt.pipeline.context import Context
 from mmtrt.precision.options import PrecisionOptions
 from mmtrt.precision.sensitivity import Measured, Sensitivity, sensitivity
@@ -19,7 +20,7 @@ __all__ = ["BudgetJudge", "sensitivity_stage", "task_metrics"]
 
 @dataclass(frozen=True, slots=True)
 class BudgetJudge:
-    """Holds a measurement to a budget, as `mmtrt check` does."""
+    """Holds a measurement to a budget and the defaults of INT8, as `mmtrt check` does; shares as these samples show."""
 
     budget: Budget
 
@@ -27,7 +28,7 @@ class BudgetJudge:
         """Return what is out, with the output's name."""
         out: list[str] = []
         for name, comparison in measured.outputs.items():
-            _, why = judged(name, comparison, measured.drops.get(name, {}), self.budget)
+            why = seen_out(name, comparison, self.budget, "int8", measured.drops.get(name, {}))
             out += [f"{name}: {one}" for one in why]
         return tuple(out)
 
@@ -36,7 +37,8 @@ def task_metrics(model: Path, budget: Budget, samples: SampleSet | None) -> dict
     """Return the task metrics that a budget needs, by output; UsageError where it names what can't be judged."""
     if not budget:
         raise UsageError("a search needs a budget", fix="Give --budget METRIC=VALUE, as cosine=0.999.")
-    outputs = [tensor.name for tensor in model_spec(open_model(model)).outputs]
+    spec = model_spec(open_model(model))
+    outputs = [tensor.name for tensor in spec.outputs]
     labels = with_prefix(next(iter(samples)), LABEL) if samples is not None else {}
     wanted: dict[str, list[str]] = {}
     for key in budget:
@@ -45,7 +47,8 @@ def task_metrics(model: Path, budget: Budget, samples: SampleSet | None) -> dict
             for name in [output] if output else [name for name in outputs if name in labels]:
                 if name in labels:
                     wanted.setdefault(name, []).append(metric.removesuffix("_drop"))
-    check_names(budget, outputs, wanted)
+    check_heads(spec.heads, outputs)
+    check_names(budget, outputs, wanted, heads=spec.heads)
     return wanted
 
 

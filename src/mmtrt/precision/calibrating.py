@@ -8,16 +8,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from mmtrt.artifacts import key_of
+from mmtrt.metrics.histogram import Histogram
 from mmtrt.onnx_files import model_digest
 from mmtrt.precision.bounds import Bounds
 from mmtrt.precision.converted import CalibrationRecord
 from mmtrt.precision.fp16 import HEADROOM
 from mmtrt.precision.graph import MacNode
-from mmtrt.precision.histogram import Histogram
 from mmtrt.precision.masks import LARGEST, Masks, clamp_masks
 from mmtrt.precision.observe import Observed, observe, peak_rss_mib, plain_inference
 from mmtrt.precision.options import PrecisionOptions
@@ -95,6 +96,7 @@ class Calibration:
         self._proto = ir.to_proto(model)
         self._variety = Variety(spec)
         self._timer = _Timer()
+        self._inputs: dict[str, tuple[float, float]] = {}
 
     def run(self, plan: Plan) -> Calibrated:
         """Run the set once; a second pass watches what the first could not bound, where there is any.
@@ -192,10 +194,19 @@ class Calibration:
         def watched(samples: Iterable[Sample]) -> Iterator[Sample]:
             for sample in samples:
                 variety.see(sample)
+                self._see(sample)
                 yield sample
 
         shown = checked(self._samples.inputs_only(), self._spec, note=self._tell)
         return batches(watched(shown), self._spec, size=size)
+
+    def _see(self, sample: Sample) -> None:
+        """Widen the ranges of the float inputs."""
+        for tensor in self._spec.inputs:
+            values = np.asarray(sample[tensor.name])
+            if tensor.dtype.startswith("float") and values.size:
+                low, high = self._inputs.get(tensor.name, (math.inf, -math.inf))
+                self._inputs[tensor.name] = (min(low, float(values.min())), max(high, float(values.max())))
 
     def _tell_of(self, seen: Observed, plan: Plan) -> None:
         """Say what the set was, and what it lacks."""
@@ -224,6 +235,7 @@ class Calibration:
             inference_s=plain,
             peak_rss_mib=peak,
             on_data=self._samples.on_data,
+            inputs=dict(self._inputs),
         )
 
 

@@ -26,7 +26,8 @@ class CalibrationRecord:
 
     `wall_s` is the pass over the set, reading and counting included; `read_s` the part of it that fetched samples while
     the model ran on others; `inference_s` is plain FP32 inference over the same samples, reading left out, extrapolated
-    from a few batches, which are timed when an INT8 pass is over; None for FP16.
+    from a few batches, which are timed when an INT8 pass is over; None for FP16. `inputs` has the smallest and the
+    largest value of each float input.
     """
 
     source: str
@@ -38,6 +39,7 @@ class CalibrationRecord:
     inference_s: float | None
     peak_rss_mib: float
     on_data: bool
+    inputs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,7 @@ class Converted:
         calibration = None
         if self.calibration:
             record = asdict(self.calibration)
-            calibration = {k: record[k] for k in ("source", "key", "samples", "method", "on_data")}
+            calibration = {k: record[k] for k in ("source", "key", "samples", "method", "on_data", "inputs")}
         return {
             "schema": "mmtrt.precision/1",
             "precision": self.precision,

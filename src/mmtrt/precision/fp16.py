@@ -2,7 +2,7 @@
 
 1. A node stays FP32 where one of its values may exceed what FP16 holds, by ranges seen or bounded.
 2. A node stays FP32 where FP16 loses what it computes: powers, square roots, exponentials and sums of squares
-   (decomposed norms, L2 norms, logit scales), coordinates and grids, and whatever FP16 has no kernel for.
+   (decomposed norms, L2 norms, logit scales), where to look (`places.py`), and whatever FP16 has no kernel for.
 3. Casts stand only where precision changes, one per value and direction.
 4. Q/DQ keep FP32 scales, FP32 in and FP32 out: the casts around them fold into the kernels and lose nothing.
 """
@@ -18,6 +18,7 @@ import onnx_ir as ir
 from mmtrt.precision.bounds import Bounds
 from mmtrt.precision.graph import constant, is_float, module_of
 from mmtrt.precision.masks import LARGEST, Masks
+from mmtrt.precision.places import place_nodes
 from mmtrt.precision.plan import Kept
 from mmtrt.tensors import Array
 
@@ -57,7 +58,11 @@ def keep_fp32(
     """
     masked = masks.values if masks else frozenset()
     limits = {name: bound / HEADROOM if name in masked else bound for name, bound in known.largest(seen).items()}
-    reasons = {node: _why_fp32(node, limits, keep) for node in model.graph}
+    places = place_nodes(model.graph)
+    reasons = {
+        node: _why_fp32(node, limits, keep) or ("it computes where to look" if node in places else None)
+        for node in model.graph
+    }
     return {node: reason for node, reason in reasons.items() if reason is not None}
 
 
@@ -132,6 +137,9 @@ class _Casts:
             found = node.attributes.get(name)
             if found is not None and found.value == ir.DataType.FLOAT:
                 node.attributes[name] = ir.AttrInt64(name, ir.DataType.FLOAT16)
+        if node.op_type == "ConstantOfShape" and "value" not in node.attributes:
+            # Without a value it makes FP32 zeros.
+            node.attributes["value"] = ir.AttrTensor("value", ir.tensor(np.zeros(1, dtype=np.float32)))
         filled = node.attributes.get("value")
         if filled is not None and filled.as_tensor().dtype == ir.DataType.FLOAT:
             half = filled.as_tensor().numpy().astype(np.float16)

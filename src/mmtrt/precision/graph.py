@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from mmtrt.errors import ModelError
+from mmtrt.onnx_files import MODULE_KEY
 from mmtrt.tensors import Array
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
 ]
 
 MAC_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-MODULE_KEY = "mmtrt.module"
 
 
 @dataclass(frozen=True, slots=True)

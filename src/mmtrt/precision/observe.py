@@ -17,7 +17,7 @@ import onnx
 import onnxruntime as ort
 
 from mmtrt.errors import SampleError
-from mmtrt.precision.histogram import SAMPLED, Histogram, largest
+from mmtrt.metrics.histogram import SAMPLED, Histogram, largest
 from mmtrt.precision.rows import Geometry, RowSamples
 from mmtrt.runtimes.ort import session_from
 from mmtrt.samples import Batch

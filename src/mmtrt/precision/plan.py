@@ -10,6 +10,9 @@
    one INT8 kernel.
 5. A convolution that reads an image of up to four channels stays float where that leaves 95 % of the work: what it
    rounds away all others build upon.
+6. A product that computes where to look stays float (`places.py`): of 127 steps each is many pixels wide.
+7. A product of one column stays float beside a wider one of the same input, whatever the coverage: INT8 gains nothing
+   by it, and TensorRT-RTX fails where it merges the two.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from mmtrt.precision.graph import MacNode, attribute, constant, module_of
+from mmtrt.precision.places import place_nodes
 
 __all__ = ["COVERAGES", "Kept", "Plan", "make_plan"]
 
 COVERAGES = ("wide", "full", "all", "engine")
-"""By the rules above; every product but those of rule 5; every product; and, of what the rules allow, what the engine
-gains by (`placement.py`)."""
+"""By the rules above; every product but those of rules 5 to 7; every product but those of rules 6 and 7; and, of what
+the rules allow, what the engine gains by (`placement.py`)."""
 
 _SHAPE_OPS = {"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Flatten", "Cast", "Slice"}
 
@@ -71,9 +75,11 @@ def make_plan(nodes: list[MacNode], *, keep: Collection[str] = (), coverage: str
     full = coverage in {"full", "all"}
     chosen: list[MacNode] = []
     kept: list[Kept] = []
-    stems = [] if coverage == "all" else _stems(nodes)
+    special = {mac.node: "it reads an image of few channels" for mac in ([] if coverage == "all" else _stems(nodes))}
+    special |= {mac.node: "it computes where to look" for mac in _places(nodes)}
+    special |= {mac.node: "a product of one column" for mac in nodes if _narrow(mac, nodes)}
     for mac in nodes:
-        why = _why_not(mac, keep, full=full) or ("it reads an image of few channels" if mac in stems else None)
+        why = _why_not(mac, keep, full=full) or special.get(mac.node)
         if why:
             kept.append(Kept(node=mac.name, module=module_of(mac.node), precision="fp16", why=why))
         else:
@@ -93,6 +99,29 @@ def _why_not(mac: MacNode, keep: Collection[str], *, full: bool) -> str | None:
     if _reaches_output(mac.node.outputs[0]) and not full:
         return "the last layer before an output"
     return None
+
+
+def _narrow(mac: MacNode, nodes: list[MacNode]) -> bool:
+    """Tell whether a product has one column, and a wider one reads the same input."""
+    if _columns(mac) != 1:
+        return False
+    read = [mac.node.inputs[index] for index in mac.activations]
+    return any((_columns(other) or 1) > 1 and value in read for other in nodes for value in other.node.inputs[:2])
+
+
+def _columns(mac: MacNode) -> int | None:
+    weight = mac.node.inputs[mac.weight] if mac.weight is not None else None
+    if mac.node.op_type not in {"Gemm", "MatMul"} or mac.channel_axis is None or weight is None or weight.shape is None:
+        return None
+    size = weight.shape[mac.channel_axis]
+    return size if isinstance(size, int) else None
+
+
+def _places(nodes: list[MacNode]) -> list[MacNode]:
+    """Return the products of rule 6."""
+    graphs = {graph for mac in nodes if isinstance(graph := mac.node.graph, ir.Graph)}
+    found = {node for graph in graphs for node in place_nodes(graph)}
+    return [mac for mac in nodes if mac.node in found]
 
 
 _IMAGE_CHANNELS = 4

@@ -17,7 +17,7 @@ import numpy as np
 
 from mmtrt.artifacts import whole_file
 from mmtrt.errors import InputError
-from mmtrt.precision.histogram import Histogram
+from mmtrt.metrics.histogram import Histogram
 from mmtrt.precision.observe import Observed
 from mmtrt.precision.rows import Geometry
 

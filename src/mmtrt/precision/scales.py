@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from mmtrt.machine import available_cores
 from mmtrt.tensors import Array
 
-__all__ = ["LEVELS", "dequantized", "even_stride", "int8_scale", "quantize", "weight_scales"]
+__all__ = ["LEVELS", "dequantized", "int8_scale", "quantize", "weight_scales"]
 
 LEVELS = 127
 """Largest INT8 code; -128 is left out, so that the range is symmetric and TensorRT's rule for weights holds."""
@@ -56,17 +55,6 @@ _TAIL = 8
 """One of so many elements, the largest ones, may be clipped."""
 _BLOCK = 1 << 16
 """Elements worked on at a time: what a core's cache holds."""
-
-
-def even_stride(size: int, wanted: int) -> int:
-    """Return a stride that leaves about so many of `size` elements and shares no factor with it.
-
-    So that, of elements in rows of channels or of kernel places, all channels and places take part.
-    """
-    stride = max(1, -(-size // wanted))
-    while math.gcd(stride, size) > 1:
-        stride += 1
-    return stride
 
 
 def weight_scales(weight: Array, axis: int) -> Array:

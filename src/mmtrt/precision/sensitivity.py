@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmtrt.errors import UsageError
+from mmtrt.errors import InputError, UsageError
 from mmtrt.metrics import Comparison, TaskMetric, make_task_metric
 from mmtrt.precision.convert import Conversion, Price
 from mmtrt.precision.graph import MacNode, module_of
@@ -17,7 +17,7 @@ from mmtrt.precision.options import PrecisionOptions
 from mmtrt.precision.switches import Switched
 from mmtrt.samples import Batch, SampleSet, batches, checked, open_set, parted
 from mmtrt.samples.random import RANDOM
-from mmtrt.tensors import Array
+from mmtrt.tensors import Array, branch_of
 
 __all__ = ["LayerLoss", "Measured", "Probe", "Sensitivity", "opened_for_judging", "sensitivity"]
 
@@ -81,6 +81,7 @@ class Probe:
         self, conversion: Conversion, judging: Sequence[Batch], tasks: Mapping[str, Sequence[str]] | None = None
     ) -> None:
         self.switched = Switched(conversion.model, conversion.plan, conversion.tuned(), conversion.folder)
+        self._heads = conversion.spec.heads
         self._tasks = tasks or {}
         self._judging = judging
         self.samples_run = 0
@@ -95,9 +96,10 @@ class Probe:
 
     def compared(self, reference: Answers, candidate: Answers, chosen: Sequence[Batch] | None = None) -> Measured:
         """Return how two functions from batch to outputs differ over the judging batches."""
-        outputs = {name: Comparison() for name in self.switched.outputs}
+        outputs = {name: Comparison(self._heads.get(name, "")) for name in self.switched.outputs}
         told, got = (
-            {head: [make_task_metric(name) for name in names] for head, names in self._tasks.items()} for _ in range(2)
+            {head: {name: make_task_metric(name) for name in names} for head, names in self._tasks.items()}
+            for _ in range(2)
         )
         for batch in self._judging if chosen is None else chosen:
             truth, answer = reference(batch), candidate(batch)
@@ -106,8 +108,8 @@ class Probe:
             _count(told, truth, batch.labels)
             _count(got, answer, batch.labels)
         drops = {
-            head: {f"{a.name}_drop": a.value - b.value for a, b in zip(told[head], got[head], strict=True)}
-            for head in self._tasks
+            head: {f"{name}_drop": metric.value - got[head][name].value for name, metric in metrics.items()}
+            for head, metrics in told.items()
         }
         return Measured(outputs=outputs, drops=drops)
 
@@ -130,10 +132,18 @@ class Probe:
         return self.switched.run(batch.feeds, on)
 
 
-def _count(metrics: Mapping[str, list[TaskMetric]], outputs: Mapping[str, Array], labels: Mapping[str, Array]) -> None:
+def _count(
+    metrics: Mapping[str, Mapping[str, TaskMetric]], outputs: Mapping[str, Array], labels: Mapping[str, Array]
+) -> None:
     for head, wanted in metrics.items():
-        for metric in wanted:
-            metric.add(outputs[head], labels[head])
+        for name, metric in wanted.items():
+            try:
+                metric.add(outputs[head], labels[head])
+            except ValueError as error:
+                raise InputError(
+                    f"{name} of output {head!r}: {error}",
+                    fix="Hold the output to a metric that is meant for its shape.",
+                ) from None
 
 
 def opened_for_judging(
@@ -203,11 +213,6 @@ def sensitivity(
 def losses(conversion: Conversion, probe: Probe) -> list[LayerLoss]:
     """Return what each planned layer loses alone, in the plan's order."""
     return [_loss(conversion, probe, [index]) for index in range(len(conversion.plan.nodes))]
-
-
-def branch_of(module: str) -> str:
-    """Return the part of the model that a module belongs to: the first name of its path."""
-    return module.split(".", maxsplit=1)[0]
 
 
 def _loss(conversion: Conversion, probe: Probe, members: Sequence[int], name: str | None = None) -> LayerLoss:

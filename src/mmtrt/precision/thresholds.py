@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from mmtrt.precision.histogram import BINS, Histogram, edges
+from mmtrt.metrics.histogram import BINS, Histogram, edges
 from mmtrt.precision.scales import LEVELS
 
 __all__ = ["METHODS", "threshold"]

@@ -25,9 +25,9 @@ import onnx_ir as ir
 from threadpoolctl import threadpool_limits
 
 from mmtrt.machine import available_cores
+from mmtrt.metrics.histogram import Histogram
 from mmtrt.precision.balance import Balance, balance, widened
 from mmtrt.precision.graph import MacNode, constant
-from mmtrt.precision.histogram import Histogram
 from mmtrt.precision.judging import beyond, chance, enough, held_out, power, rounding_error, sketched
 from mmtrt.precision.observe import Observed
 from mmtrt.precision.plan import Plan

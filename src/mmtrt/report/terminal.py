@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from mmtrt.results import BenchResult, BenchRow, BuildResult, CheckResult, OutputResult
+from mmtrt.report.cells import db, mark, new_table, percent
+from mmtrt.report.checks import failures
+from mmtrt.report.stress import stress_lines
+from mmtrt.results import BenchResult, BenchRow, BuildResult, CheckResult
 
 __all__ = [
-    "bench_table",
     "build_view",
-    "check_view",
     "facts_view",
     "findings_table",
     "kernels_text",
@@ -24,38 +25,9 @@ __all__ = [
     "sensitivity_view",
 ]
 
-_MARKS = {
-    "pass": "[green]pass[/]",
-    "fail": "[red]FAIL[/]",
-    "not run": "[yellow]not run[/]",
-    "inconclusive": "[yellow]?[/]",
-}
-
-
-def _table(title: str | None = None) -> Table:
-    # Names of files and outputs may hold brackets, which Rich would take for markup: they go in as Text.
-    shown = None if title is None else Text(title)
-    return Table(title=shown, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
-
 
 def _mb(count: int) -> str:
     return f"{count / 1e6:.2f}"
-
-
-def _db(metrics: Mapping[str, float | int | None]) -> str:
-    """JSON has no infinity: an SQNR that is None is that of an exact match, or of one that is no match at all."""
-    value = metrics["sqnr_db"]
-    if value is not None:
-        return f"{value:.1f}"
-    return "exact" if metrics["max_abs"] == 0 and not metrics["non_finite"] else "none"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f}"
-
-
-def _decimals(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 # ------------------------------------------------------------------------------------------------------ one run
@@ -67,7 +39,7 @@ def run_view(
     """The table of a whole run: a row per precision, PyTorch first, and what the engines did below."""
     ran = [check for check in checks if check.verdict != "not run"]
     heads = [(name, metric) for name, output in ran[0].outputs.items() for metric in output.task] if ran else []
-    table = _table()
+    table = new_table()
     for heading in ("", "ONNX MB", "engine MB", "INT8 MACs"):
         table.add_column(heading, justify="left" if not heading else "right")
     for name, metric in heads:
@@ -82,12 +54,13 @@ def run_view(
         check = next((c for c in ran if c.candidate.what == build.artifacts["onnx"]), None)
         table.add_row(*_build_row(build, check, heads, by_file.get(build.artifacts["onnx"])))
     below = [_engine_line(build, checks, engines) for build in builds]
-    failures = [line for check in checks for line in _failures(check)]
-    return Group(table, "", *below, *failures)
+    wrong = [line for check in checks for line in failures(check)]
+    stressed = [line for check in checks for line in _stressed(check)]
+    return Group(table, "", *below, *wrong, *stressed)
 
 
 def _reference_row(check: CheckResult, heads: Sequence[tuple[str, str]], bench: BenchResult) -> list[str | Text]:
-    shares = [_percent(check.outputs[name].reference_task[metric]) for name, metric in heads]
+    shares = [percent(check.outputs[name].reference_task[metric]) for name, metric in heads]
     first = bench.results[0]
     return ["PyTorch", "", "", "", *shares, "", "", "", "", f"{first.p50_ms:.2f}", "", _short(check.reference.runs)]
 
@@ -97,7 +70,7 @@ def _build_row(
 ) -> list[str | Text]:
     int8 = f"{100 * build.int8['mac_share']:.1f} %" if build.int8 else ""
     calibration = f"{build.calibration['wall_s']:.2f}" if build.calibration and "wall_s" in build.calibration else ""
-    shares = [_percent(check.outputs[name].task[metric]) for name, metric in heads] if check else [""] * len(heads)
+    shares = [percent(check.outputs[name].task.get(metric)) for name, metric in heads] if check else [""] * len(heads)
     sqnr, cosine = _worst(check)
     return [
         build.precision.upper(),
@@ -110,7 +83,7 @@ def _build_row(
         calibration,
         f"{build.build_s:.1f}",
         f"{row.p50_ms:.2f}" if row else "",
-        _MARKS[check.verdict] if check else "",
+        mark(check.verdict) if check else "",
         _short(check.candidate.runs) if check else "",
     ]
 
@@ -119,7 +92,7 @@ def _worst(check: CheckResult | None) -> tuple[str, str]:
     """The lowest SQNR and cosine of all outputs."""
     if check is None:
         return "", ""
-    shown = {_db(output.metrics) for output in check.outputs.values()}
+    shown = {db(output.metrics) for output in check.outputs.values()}
     numbers = [text for text in shown if text not in {"none", "exact"}]
     ratio = "none" if "none" in shown else min(numbers, key=float, default="exact")
     cosines = [o.metrics["cosine"] for o in check.outputs.values() if o.metrics["cosine"] is not None]
@@ -143,12 +116,14 @@ def _engine_line(build: BuildResult, checks: Sequence[CheckResult], engines: Ben
     return Text(f"{head}{check.verdict} on {check.candidate.runs}{time}")
 
 
-def _failures(check: CheckResult) -> list[Text]:
-    return [
-        Text(f"{check.candidate.what}: output {name!r}: {why}", style="red")
-        for name, output in check.outputs.items()
-        for why in output.why
-    ]
+def _stressed(check: CheckResult) -> list[Text]:
+    """How many hard cases there were, and what is to be said of them."""
+    if not check.stress:
+        return []
+    counts = Counter(case.verdict for case in check.stress)
+    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    what = Path(check.candidate.what).name
+    return [Text(f"{what}: {len(check.stress)} hard cases: {told}"), *stress_lines(check.stress)]
 
 
 # --------------------------------------------------------------------------------------------------- one command
@@ -170,6 +145,9 @@ def build_view(build: BuildResult) -> RenderableType:
         rows |= _search_rows(build.search)
     if build.calibration:
         rows["calibration"] = _calibration(build.calibration)
+    if build.reached:
+        told = ", ".join(f"{name} {ratio:.1f} dB" for name, ratio in build.reached.items())
+        rows["reached"] = f"{told}  (SQNR against FP32, on calibration samples)"
     if build.layers:
         rows["kernels"] = kernels_text(build.layers)
     if build.cached:
@@ -204,7 +182,7 @@ def sensitivity_view(found: Mapping[str, Any]) -> RenderableType:
     """Branches and layers, the most sensitive first: SQNR in dB of each output when they alone are INT8."""
     tables = []
     for title, rows in (("branch", found["branches"]), ("layer", found["layers"])):
-        table = _table()
+        table = new_table()
         table.add_column(title)
         table.add_column("layers" if title == "branch" else "node")
         table.add_column("work %", justify="right")
@@ -245,7 +223,7 @@ def kernels_text(layers: Mapping[str, Any]) -> str:
 
 def layers_view(layers: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Return an engine's kernels in order: what each is, where it came from, its types, work and weights."""
-    table = _table("kernels")
+    table = new_table("kernels")
     for heading in ("#", "kind", "in", "out", "weights", "M MACs", "KB", "module", "ONNX nodes"):
         table.add_column(heading, justify="right" if heading in {"#", "M MACs", "KB"} else "left")
     kernels = [row for row in layers if row["role"] != "shape"]
@@ -273,74 +251,9 @@ def _shortened(names: Sequence[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + rest
 
 
-def check_view(check: CheckResult) -> RenderableType:
-    """One verdict: a row per output."""
-    table = _table(f"{check.candidate.what} against {check.reference.what}, {check.samples} samples")
-    for heading in (
-        "output",
-        "SQNR dB",
-        "cosine",
-        "max abs",
-        "rel L2",
-        "argmax agrees %",
-        "not finite",
-        "task",
-        "verdict",
-    ):
-        table.add_column(heading, justify="left" if heading in {"output", "task", "verdict"} else "right")
-    for name, output in check.outputs.items():
-        table.add_row(Text(name), *_output_row(output))
-    what = Text(f"{check.candidate.runs} against {check.reference.runs}")
-    cached = [Text("nothing had changed, the verdict is the stored one")] if check.cached else []
-    return Group(table, what, *_failures(check), *cached)
-
-
-def _output_row(output: OutputResult) -> list[str]:
-    metrics = output.metrics
-    task = ", ".join(f"{n} {_percent(v)} ({_percent(output.reference_task[n])})" for n, v in output.task.items())
-    return [
-        _db(metrics),
-        _decimals(metrics["cosine"], ".6f"),
-        _decimals(metrics["max_abs"], ".3g"),
-        _decimals(metrics["rel_l2"], ".3g"),
-        _percent(metrics["argmax_agreement"]),
-        str(metrics["non_finite"]),
-        task,
-        _MARKS[output.verdict],
-    ]
-
-
-def bench_table(bench: BenchResult) -> RenderableType:
-    """Latencies, a row per file; the ratio against the first with its 95% interval."""
-    table = _table()
-    for heading in (
-        "file",
-        "p50 ms",
-        "p90 ms",
-        "p99 ms",
-        "mean ms",
-        "n",
-        "ratio",
-        "clock",
-        "CUDA graph",
-        "transfers",
-        "runs",
-    ):
-        table.add_column(heading, justify="left" if heading in {"file", "clock", "runs"} else "right")
-    for row in bench.results:
-        ratio = (bench.ratio or {}).get(row.file)
-        shown = f"{ratio['p50']:.2f} [{ratio['ci95'][0]:.2f}, {ratio['ci95'][1]:.2f}]" if ratio else ""
-        times = [f"{value:.3f}" for value in (row.p50_ms, row.p90_ms, row.p99_ms, row.mean_ms)]
-        flags = ["on" if row.cuda_graph else "off", "in" if row.transfers else "out"]
-        table.add_row(Text(row.file), *times, str(row.n), Text(shown), row.clock, *flags, Text(row.runs))
-    shapes = ", ".join(f"{n}:{'x'.join(map(str, s))}" for n, s in bench.results[0].shapes.items())
-    where = f"{bench.machine['cpu']}, {bench.machine['cores']} cores"
-    return Group(table, Text(f"shapes {shapes}; {where}"))
-
-
 def facts_view(facts: Mapping[str, str]) -> RenderableType:
     """Names and values, a line each."""
-    table = _table()
+    table = new_table()
     table.show_header = False
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -352,7 +265,7 @@ def facts_view(facts: Mapping[str, str]) -> RenderableType:
 def findings_table(rows: Sequence[tuple[str, str, str, str]]) -> RenderableType:
     """What doctor found: state, name, detail and mend."""
     marks = {"ok": "[green]ok[/]", "missing": "[yellow]missing[/]", "warn": "[red]warning[/]"}
-    table = _table()
+    table = new_table()
     for heading in ("", "", "", "what to do"):
         table.add_column(heading, overflow="fold")
     for state, name, detail, fix in rows:

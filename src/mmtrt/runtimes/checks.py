@@ -16,7 +16,7 @@ def check_feeds(feeds: Feeds, inputs: Sequence[TensorSpec]) -> None:
     wanted = {spec.name: spec for spec in inputs}
     for name in feeds:
         if name not in wanted:
-            near = get_close_matches(name, wanted, n=1)
+            near = get_close_matches(str(name), wanted, n=1)
             raise InputError(
                 f"the model has no input {name!r}",
                 fix=f"Did you mean {near[0]!r}?" if near else f"Its inputs are {', '.join(wanted)}.",

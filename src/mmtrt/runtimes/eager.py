@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ class EagerRunner:
         self._module = module
         self._inputs = tuple(inputs)
         self._names = tuple(outputs) if outputs is not None else None
+        fused = (torch.nn.MultiheadAttention, torch.nn.TransformerEncoderLayer)
+        self._fused = any(isinstance(part, fused) for part in module.modules())
         parameter = next(iter(module.parameters()), None)
         self._device = parameter.device if parameter is not None else torch.device("cpu")
 
@@ -57,9 +60,24 @@ class EagerRunner:
         check_feeds(feeds, self._inputs)
         tensors = {name: torch.from_numpy(np.asarray(feeds[name], order="C")).to(self._device) for name in feeds}
         with torch.inference_mode():
-            leaves = flat_tensors(self._module(**tensors))
+            leaves = self._leaves(tensors)
         names = self._names or [f"output_{i}" for i in range(len(leaves))]
         return {name: leaf.cpu().numpy() for name, leaf in zip(names, leaves, strict=True)}
+
+    def _leaves(self, tensors: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Run; again without PyTorch's fused attention where that fails, or gives NaN, on tokens that see nothing."""
+        if not self._fused:
+            return flat_tensors(self._module(**tensors))
+        with contextlib.suppress(RuntimeError):
+            leaves = flat_tensors(self._module(**tensors))
+            if not any(leaf.is_floating_point() and bool(leaf.isnan().any()) for leaf in leaves):
+                return leaves
+        enabled = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(value=False)
+        try:
+            return flat_tensors(self._module(**tensors))
+        finally:
+            torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def flat_tensors(outputs: Any) -> list[torch.Tensor]:

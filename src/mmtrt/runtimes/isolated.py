@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -14,13 +15,16 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mmtrt.errors import MmtrtError
-from mmtrt.isolation import death, follow_parent
+from mmtrt.isolation import child, death, follow_parent
 from mmtrt.tensors import Array, Feeds, TensorSpec
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["IsolatedOrtRunner"]
+
+_GOES_S = 10.0
+"""How long a child may take to go by itself."""
 
 
 class IsolatedOrtRunner:
@@ -36,6 +40,7 @@ class IsolatedOrtRunner:
         self._connection: Connection | None = None
         self._log: IO[bytes] | None = None
         self._about: dict[str, Any] = {}
+        self._listed = contextlib.ExitStack()
 
     @property
     def runs(self) -> str:
@@ -72,6 +77,7 @@ class IsolatedOrtRunner:
                 stderr=self._log,
                 env={**os.environ, "PYTHONPATH": path},
             )
+            self._listed.enter_context(child(self._process))
             theirs.close()
             self._connection = Connection(ours.detach())
             self._about = self._ask(("open", self._path, self._threads))
@@ -84,8 +90,12 @@ class IsolatedOrtRunner:
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:
+            # A child that waits for a request hears the end of them and goes by itself; one amid a run does not.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_GOES_S if not any(exc) else 0)
             self._process.kill()
             self._process.wait()
+        self._listed.close()
         if self._log is not None:
             self._log.close()
         self._connection = self._process = self._log = None

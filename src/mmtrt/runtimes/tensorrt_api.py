@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ LABELS: dict[FlavourName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "Tenso
 _EXTRAS: dict[FlavourName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 
 MANIFEST_SCHEMA = "mmtrt.engine/1"
+_PARTS: dict[str, type] = {"engine": dict, "options": dict, "gpu": dict, "inputs": list, "outputs": list}
 HEADER_BYTES = 64
 _MAGIC: dict[bytes, FlavourName] = {b"vtrt": "tensorrt-rtx", b"ftrt": "tensorrt", b"ptrt": "tensorrt"}
 
@@ -95,6 +97,7 @@ def numpy_dtype(dtype: Any) -> str:
 
 _KEPT = 200
 _LAYERS = "Layers:"
+_turns = threading.Lock()
 _NOISE = "catchCudaError"
 # Said of each second builder in a process, and of each model with token ids.
 _IDLE = ("differs from one already registered", "has Int64 binding")
@@ -125,30 +128,34 @@ def logger_of(module: Any) -> Any:
     class Logger(module.ILogger):
         def __init__(self) -> None:
             module.ILogger.__init__(self)
-            self.heard = Log()
+            self.listeners: tuple[Log, ...] = ()
 
         def log(self, severity: Any, message: str) -> None:
             """Keep errors, warnings and the layers; called from any thread."""
-            if severity in {module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR}:
-                self.heard.errors.append(message)
-            elif severity == module.ILogger.WARNING:
-                if len(self.heard.warnings) < _KEPT and not any(idle in message for idle in _IDLE):
-                    self.heard.warnings[message] = None
-            elif message.startswith(_LAYERS):
-                self.heard.layers = message
+            for heard in self.listeners:
+                if severity in {module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR}:
+                    heard.errors.append(message)
+                elif severity == module.ILogger.WARNING:
+                    if len(heard.warnings) < _KEPT and not any(idle in message for idle in _IDLE):
+                        heard.warnings[message] = None
+                elif message.startswith(_LAYERS):
+                    heard.layers = message
 
     return Logger()
 
 
 @contextmanager
 def listening(module: Any) -> Iterator[Log]:
-    """Give what a flavour says from here on, and only that."""
+    """Give what a flavour says from here on, and only that; of threads that listen at once each hears all."""
     logger = logger_of(module)
-    before, logger.heard = logger.heard, Log()
+    log = Log()
+    with _turns:
+        logger.listeners = (*logger.listeners, log)
     try:
-        yield logger.heard
+        yield log
     finally:
-        logger.heard = before
+        with _turns:
+            logger.listeners = tuple(other for other in logger.listeners if other is not log)
 
 
 # ------------------------------------------------------------------------------------------ plan files
@@ -167,12 +174,22 @@ def manifest_data(engine: Path) -> dict[str, Any] | None:
     data = read_json(path)
     if not isinstance(data, dict) or data.get("schema") != MANIFEST_SCHEMA:
         raise InputError(f"{path} is no manifest of an engine ({MANIFEST_SCHEMA})", fix="Build the engine again.")
+    wrong = [name for name, kind in _PARTS.items() if not isinstance(data.get(name) or kind(), kind)]
+    if not wrong:
+        rows = {name: data.get(name) or () for name in ("inputs", "outputs")}
+        wrong = [name for name, tensors in rows.items() if not all(_tells_tensor(row) for row in tensors)]
+    if wrong:
+        raise InputError(f"{path} is broken: {wrong[0]!r} is not as mmtrt writes it", fix="Build the engine again.")
     return data
 
 
-def check_digest(engine: Path, digest: str) -> None:
-    """Raise InputError where the engine is not the one that its manifest tells of."""
-    if file_digest(engine) != digest:
+def _tells_tensor(row: object) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("name"), str) and isinstance(row.get("shape"), list)
+
+
+def check_digest(engine: Path, digest: str, *, found: str | None = None) -> None:
+    """Raise InputError where the engine is not the one that its manifest tells of; `found` is its digest, if known."""
+    if (found or file_digest(engine)) != digest:
         raise InputError(
             f"{engine} was altered: its digest is not the one in {manifest_path(engine).name}",
             fix="Don't load it. Copy it again with its manifest, or build it again.",

@@ -5,11 +5,11 @@ the model has one). All modalities of one event are in one sample, so pairs are 
 that start with `label.` are labels, those that start with `output.` are a golden sample's reference outputs.
 """
 
-from mmtrt.samples.batching import Batch, batches, shapes_profile
+from mmtrt.samples.batching import Batch, batches, largest_batch, shapes_profile
 from mmtrt.samples.checks import checked
 from mmtrt.samples.core import FEW_SAMPLES, LABEL, OUTPUT, Sample, SampleSet, parted, split_label, with_prefix
 from mmtrt.samples.opening import import_object, open_set
-from mmtrt.samples.writing import write_samples
+from mmtrt.samples.writing import write_npz, write_sample, write_samples
 
 __all__ = [
     "FEW_SAMPLES",
@@ -21,10 +21,13 @@ __all__ = [
     "batches",
     "checked",
     "import_object",
+    "largest_batch",
     "open_set",
     "parted",
     "shapes_profile",
     "split_label",
     "with_prefix",
+    "write_npz",
+    "write_sample",
     "write_samples",
 ]

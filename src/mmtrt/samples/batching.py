@@ -12,7 +12,7 @@ from mmtrt.errors import SampleError
 from mmtrt.samples.core import LABEL, Sample, with_prefix
 from mmtrt.tensors import Array, ModelSpec
 
-__all__ = ["Batch", "batches", "shapes_profile"]
+__all__ = ["Batch", "batches", "largest_batch", "shapes_profile"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +28,11 @@ def batches(samples: Iterable[Sample], spec: ModelSpec, *, size: int = 16, held:
     """Stack samples of equal shapes into batches of at most `size`, while at most `held` wait.
 
     Ragged samples are grouped by shape, never padded: padding would change what the model sees. The order
-    is the same on each call. A model with a fixed batch axis gets batches of exactly that size.
+    is the same on each call. A model with a fixed batch axis gets batches of exactly that size, and none gets
+    more than its range holds.
     """
     fixed = _fixed_batch(spec)
-    size = fixed or size
+    size = fixed or min(size, largest_batch(spec, size))
     waiting: dict[tuple[Any, ...], list[tuple[int, Sample]]] = {}
     count = 0
     for index, sample in enumerate(samples):
@@ -53,6 +54,12 @@ def batches(samples: Iterable[Sample], spec: ModelSpec, *, size: int = 16, held:
                 fix=f"Give a multiple of {fixed} samples of each shape, or export with a dynamic batch.",
             )
         yield _stack(group, spec)
+
+
+def largest_batch(spec: ModelSpec, size: int) -> int:
+    """Return the largest batch up to `size` that a model's ranges hold: an engine takes no more than its profile."""
+    firsts = [t.shape[0] for t in spec.inputs if t.shape]
+    return min([size, *(spec.ranges[dim][2] for dim in firsts if isinstance(dim, str) and dim in spec.ranges)])
 
 
 def _fixed_batch(spec: ModelSpec) -> int | None:

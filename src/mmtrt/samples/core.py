@@ -38,6 +38,8 @@ class SampleSet:
     count: int | None = None
     digest: str | None = None
     on_data: bool = True
+    by_content: bool = True
+    """Whether `key` tells what the samples hold; of a function it tells the code, and not what that reads."""
     read_inputs: Callable[[], Iterable[Sample]] | None = field(default=None, repr=False)
     """Reads the same samples without labels and golden outputs, where that is quicker."""
 
@@ -46,6 +48,15 @@ class SampleSet:
         if self.read_inputs is None or self.digest is not None:
             return self
         return replace(self, read=self.read_inputs)
+
+    def content_key(self) -> str:
+        """Return what tells these very samples from others: `key`, or where that does not, a digest of all of them."""
+        if self.by_content:
+            return self.key
+        digest = hashlib.sha256(self.key.encode())
+        for sample in self:
+            digest.update(array_digest(sample).encode())
+        return digest.hexdigest()
 
     def __iter__(self) -> Iterator[Sample]:
         """Yield the samples; SampleError where there are none, fewer than asked, or others than declared."""
@@ -86,6 +97,7 @@ def parted(samples: SampleSet, every: int, *, at_most: int) -> tuple[SampleSet, 
             read=lambda: read(samples),
             read_inputs=lambda: read(samples.inputs_only()),
             on_data=samples.on_data,
+            by_content=samples.by_content,
         )
 
     return part("others", lambda index: not judges(index)), part("every", judges)

@@ -10,6 +10,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -37,8 +38,16 @@ def open_set(reference: str, *, count: int | None = None) -> SampleSet:
     """Open a set: a path, the name of a set in calibration/sets, or `package.module:function`.
 
     A path is a folder of `.npz` files, one stacked `.npz` or `.safetensors`, Polygraphy's JSON, or a set's
-    `.toml`. Raises SampleError that names what was looked for.
+    `.toml`. The set's key tells `count` too. Raises SampleError that names what was looked for.
     """
+    found = _opened(reference, count)
+    if count is None and found.on_data:
+        return found
+    # A stage's result over one sample is none over a hundred, nor is one over what is no data one over data.
+    return replace(found, key=key_of({"set": found.key, "count": count, "on_data": found.on_data}))
+
+
+def _opened(reference: str, count: int | None) -> SampleSet:
     path = Path(reference)
     named = _SETS / f"{reference}.toml"
     if path.is_dir():
@@ -72,21 +81,26 @@ def _folder(path: Path, count: int | None) -> SampleSet:
         key=directory_digest(path, "*.npz"),
         read=lambda: (_npz(file) for file in files),
         count=count,
+        on_data=bool(_about(path).get("on_data", True)),
         read_inputs=lambda: (_npz(file, without=(LABEL, OUTPUT)) for file in files),
     )
 
 
 def _same_count(folder: Path, found: int) -> None:
     """Raise SampleError where a folder that mmtrt wrote has lost samples, or been given others."""
-    about = folder / "set.json"
-    if not about.is_file():
-        return
-    told = read_json(about)
-    written = told.get("count") if isinstance(told, dict) else None
+    written = _about(folder).get("count")
     if written is not None and written != found:
         raise SampleError(
-            f"{folder} holds {found} samples; {written} were written", fix=f"If that is meant, remove {about}."
+            f"{folder} holds {found} samples; {written} were written",
+            fix=f"If that is meant, remove {folder / 'set.json'}.",
         )
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """Return what mmtrt wrote about a folder's samples, nothing where it wrote none."""
+    about = folder / "set.json"
+    told = read_json(about) if about.is_file() else {}
+    return told if isinstance(told, dict) else {}
 
 
 def _npz(file: Path, *, without: tuple[str, ...] = ()) -> dict[str, Array]:
@@ -214,6 +228,8 @@ def _toml(path: Path, count: int | None) -> SampleSet:
         read=inner.read,
         count=wanted,
         digest=digest or inner.digest,
+        on_data=inner.on_data,
+        by_content=inner.by_content,
         read_inputs=inner.read_inputs,
     )
 
@@ -238,7 +254,7 @@ def _function(reference: str, arguments: Mapping[str, Any], count: int | None) -
         return function(**given)  # type: ignore[no-any-return]
 
     key = {"function": reference, "arguments": plain(given), "code": _code(function, reference)}
-    return SampleSet(source=reference, key=key_of(key), read=read, count=count)
+    return SampleSet(source=reference, key=key_of(key), read=read, count=count, by_content=False)
 
 
 def _parameters(function: Callable[..., Any]) -> Iterable[str]:

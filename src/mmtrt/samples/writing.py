@@ -12,7 +12,7 @@ import numpy as np
 from mmtrt.artifacts import json_text, whole_directory
 from mmtrt.samples.core import Sample
 
-__all__ = ["write_samples"]
+__all__ = ["write_npz", "write_sample", "write_samples"]
 
 
 def write_samples(folder: Path, samples: Iterable[Sample], *, about: Mapping[str, Any]) -> int:
@@ -20,13 +20,19 @@ def write_samples(folder: Path, samples: Iterable[Sample], *, about: Mapping[str
     count = 0
     with whole_directory(folder) as part:
         for count, sample in enumerate(samples, start=1):
-            with (part / f"{count - 1:05d}.npz").open("wb") as stream:
-                _savez(stream, sample)
+            write_sample(part / f"{count - 1:05d}.npz", sample)
         (part / "set.json").write_text(json_text({**about, "count": count}) + "\n", encoding="utf-8")
     return count
 
 
-def _savez(stream: Any, sample: Sample) -> None:
+def write_sample(path: Path, sample: Sample) -> None:
+    """Write one `.npz`; equal samples give equal bytes."""
+    with path.open("wb") as stream:
+        write_npz(stream, sample)
+
+
+def write_npz(stream: Any, sample: Sample) -> None:
+    """Write a sample's arrays to an open file, each under its name."""
     # numpy.savez stamps the time of day into the archive; equal samples must give equal bytes.
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(sample):

@@ -10,16 +10,45 @@ from types import MappingProxyType
 
 REGISTRY: Mapping[str, str] = MappingProxyType(
     {
-        "vqa-coattention": "mmtrt.zoo.vqa_coattention:factory",
-        "vqa-r18-bert": "mmtrt.zoo.vqa_bert:vqa_r18_bert",
-        "vqa-r50-bert": "mmtrt.zoo.vqa_bert:vqa_r50_bert",
-        "vqa-r101-bert": "mmtrt.zoo.vqa_bert:vqa_r101_bert",
+        "vqa-early": "mmtrt.zoo.models.vqa_early:factory",
+        "vqa-late": "mmtrt.zoo.models.vqa_late:factory",
+        "vqa-attention": "mmtrt.zoo.models.vqa_attention:factory",
+        "vqa-coattention": "mmtrt.zoo.models.vqa_coattention:factory",
+        "vqa-knowledge": "mmtrt.zoo.models.vqa_knowledge:factory",
+        "dialogue": "mmtrt.zoo.models.dialogue:factory",
+        "retrieval": "mmtrt.zoo.models.retrieval:factory",
+        "audio-text": "mmtrt.zoo.models.audio_text:factory",
+        "recommend": "mmtrt.zoo.models.recommend:factory",
+        "medical": "mmtrt.zoo.models.medical:factory",
+        "vqa-r18-bert": "mmtrt.zoo.models.vqa_bert:vqa_r18_bert",
+        "vqa-r50-bert": "mmtrt.zoo.models.vqa_bert:vqa_r50_bert",
+        "vqa-r101-bert": "mmtrt.zoo.models.vqa_bert:vqa_r101_bert",
+        "bev": "mmtrt.zoo.models.bev:factory",
+        "video": "mmtrt.zoo.models.video:factory",
     }
 )
 """Model name -> `module:callable`, each callable being a factory that takes no arguments."""
 
-TRAINED: tuple[str, ...] = ("vqa-coattention",)
-"""Models that `python -m mmtrt.zoo.train` trains, with a checkpoint in the package; the others have random weights."""
+TRAINED: Mapping[str, str] = MappingProxyType(
+    {
+        "vqa-early": "mmtrt.zoo.models.vqa_early:LESSON",
+        "vqa-late": "mmtrt.zoo.models.vqa_late:LESSON",
+        "vqa-attention": "mmtrt.zoo.models.vqa_attention:LESSON",
+        "vqa-coattention": "mmtrt.zoo.models.vqa_coattention:LESSON",
+        "retrieval": "mmtrt.zoo.models.retrieval:LESSON",
+        "audio-text": "mmtrt.zoo.models.audio_text:LESSON",
+        "recommend": "mmtrt.zoo.models.recommend:LESSON",
+        "medical": "mmtrt.zoo.models.medical:LESSON",
+        "bev": "mmtrt.zoo.models.bev:LESSON",
+        "video": "mmtrt.zoo.models.video:LESSON",
+        "vqa-knowledge": "mmtrt.zoo.models.vqa_knowledge:LESSON",
+        "dialogue": "mmtrt.zoo.models.dialogue:LESSON",
+    }
+)
+"""Model name -> `module:LESSON`: what `python -m mmtrt.zoo.train` trains, with a checkpoint in the package.
+
+The models of REGISTRY that are not here have random weights.
+"""
 
 
 def names() -> tuple[str, ...]:

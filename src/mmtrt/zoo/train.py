@@ -2,7 +2,7 @@
 
 Run it again after a kill or a Ctrl-C, and it goes on where it stopped. Each run has a directory of its own
 under `--out`: `state.pt` while training, then `model.safetensors` and `result.json`.
-`--blind image` and `--blind question` train without that modality, to see what the other one gives away.
+`--blind MODALITY` trains without that modality, to see what the others give away.
 `--install` puts the checkpoint and the card into the package.
 """
 
@@ -13,81 +13,83 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Generic, TypeVar
 
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmtrt.artifacts import write_json
-from mmtrt.errors import EXIT_INTERRUPTED, MmtrtError
-from mmtrt.zoo import TRAINED, card
-from mmtrt.zoo.batches import Batch, BatchSize, picture_batch, training_batch
-from mmtrt.zoo.evaluate import TEST_EVENTS, Blind, evaluate, majority, to_inputs
-from mmtrt.zoo.heads import joint_loss
-from mmtrt.zoo.loop import Progressed, Schedule, Task, fit
-from mmtrt.zoo.macs import mac_counts, parameter_counts
-from mmtrt.zoo.pictures import PictureReader, picture_loss, things_read
-from mmtrt.zoo.scenes import IMAGE_SIZE
-from mmtrt.zoo.vqa_coattention import VqaCoattention, VqaConfig
-from mmtrt.zoo.words import TEXT_MAX
+from mmtrt.errors import EXIT_INTERRUPTED, MmtrtError, UsageError
+from mmtrt.zoo import TRAINED
+from mmtrt.zoo.data.batches import Batch, BatchSize
+from mmtrt.zoo.training import card
+from mmtrt.zoo.training.evaluate import evaluate
+from mmtrt.zoo.training.lesson import SEEING, Lesson, Phase, find_lesson
+from mmtrt.zoo.training.loop import Progressed, Schedule, Task, fit
+from mmtrt.zoo.training.macs import mac_counts, parameter_counts
 
-_VALIDATION_EVENTS: Final = 1000
-_PICTURE_STEPS: Final = 800
-_STEPS: Final = {"none": 4800, "image": 400, "question": 250}
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One training run: what is trained, how, and where it keeps its files.
+class Run(Generic[Model]):
+    """One training run: the lesson, what it is blind to, for how long, and the folder of its files."""
 
-    The image encoder learns to read pictures first; all runs of one seed share that.
-    """
-
-    name: str
-    blind: Blind
-    pictures: Schedule
+    lesson: Lesson[Model]
+    blind: str
     schedule: Schedule
     folder: Path
-    config: VqaConfig
 
-    @property
-    def pictures_folder(self) -> Path:
-        """Where the image encoder's own training keeps its state."""
-        return self.folder.parent / f"pictures-seed{self.pictures.seed}"
+    def phase_state(self, name: str) -> Path:
+        """Where a phase before the training keeps its state; it is shared by the runs of a seed."""
+        return self.folder.parent / f"{name}-seed{self.schedule.seed}" / "state.pt"
 
 
-def vqa_loss(model: VqaCoattention, batch: Batch, blind: Blind = "none") -> Tensor:
-    """Joint loss of a batch; each picture is encoded once for all of its questions."""
-    image, ids, mask = to_inputs(batch, blind)
-    tokens = model.encode_image(image.contiguous(memory_format=torch.channels_last))
-    tokens = tokens.repeat_interleave(len(ids) // len(image), dim=0)
-    answer, match, generate = (torch.from_numpy(batch[k]) for k in ("answer", "match", "generate"))
-    return joint_loss(model.fuse(tokens, ids, mask), (answer, match, generate))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned(Generic[Model]):
+    """The model in eval mode, what it started from, and what was reached: by phase, and at the end."""
+
+    model: Model
+    start: str
+    before: dict[str, Progressed]
+    done: Progressed
 
 
-def train(run: Run, events: int = _VALIDATION_EVENTS) -> tuple[VqaCoattention, Progressed, Progressed]:
-    """Train from the run's seed, or from where its folder says; the model comes back in eval mode.
-
-    Also returned: what the image encoder's own training reached, and what the whole model's did.
-    `events` is the size of the validation set.
-    """
+def train(run: Run[Model]) -> Learned[Model]:
+    """Train from the run's seed, or from where its folder says."""
+    lesson, events = run.lesson, run.lesson.validation_events
     torch.manual_seed(run.schedule.seed)
-    model = VqaCoattention(run.config)
+    model = lesson.make()
+    start = lesson.start(model) if lesson.start else ""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    reader = PictureReader(model.image_encoder, run.config.width)
-    read = Task(make=picture_batch, loss=picture_loss, validate=partial(things_read, count=events))
-    before = fit(reader, read, run.pictures, run.pictures_folder / "state.pt")
+    before = {phase.name: _learn_first(phase, model, run) for phase in lesson.before}
 
-    def validate(candidate: VqaCoattention) -> float:
-        return evaluate(candidate, "validation", events, run.blind).answer_accuracy
+    def loss(learning: Model, batch: Batch) -> Tensor:
+        return lesson.loss(learning, batch, run.blind)
 
-    task = Task(make=training_batch, loss=partial(vqa_loss, blind=run.blind), validate=validate)
+    def validate(candidate: Model) -> float:
+        return lesson.scores(candidate, "validation", events, run.blind)[lesson.metric]
+
+    task = Task(make=lesson.batch, loss=loss, validate=validate, data=lesson.data_digest)
     done = fit(model, task, run.schedule, run.folder / "state.pt")
-    return model.eval(), before, done
+    return Learned(model=model.eval(), start=start, before=before, done=done)
+
+
+def _learn_first(phase: Phase[Model], model: Model, run: Run[Model]) -> Progressed:
+    """Let one part of the model learn alone."""
+
+    def validate(part: nn.Module) -> float:
+        return phase.score(part, run.lesson.validation_events)
+
+    task = Task(make=phase.batch, loss=phase.loss, validate=validate, data=run.lesson.data_digest)
+    return fit(phase.part(model), task, _seeded(phase, run), run.phase_state(phase.name))
+
+
+def _seeded(phase: Phase[Any], run: Run[Any]) -> Schedule:
+    return replace(phase.schedule, seed=run.schedule.seed, bfloat16=run.schedule.bfloat16)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,11 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     torch.set_num_threads(options.threads)
     say = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
-    run = _plan(options)
     try:
+        run = _plan(options)
         _finish(run, options, say)
     except KeyboardInterrupt:
-        say.print(f"Stopped; all is saved in {run.folder}. Run the same command to go on.")
+        say.print(f"Stopped; all is saved in {options.out / options.name}. Run the same command to go on.")
         return EXIT_INTERRUPTED
     except MmtrtError as error:
         say.print(f"error: {error}")
@@ -107,18 +109,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _finish(run: Run, options: argparse.Namespace, say: Console) -> None:
+def _finish(run: Run[Any], options: argparse.Namespace, say: Console) -> None:
     """Train and evaluate unless that is done, then install if asked to."""
-    result_file = run.folder / "result.json"
+    result_file, lesson = run.folder / "result.json", run.lesson
     if not _is_finished(result_file, run.schedule.steps):
-        model, before, done = train(run)
-        weights = card.write_checkpoint(model, run.folder / "model.safetensors", _metadata(run, done))
-        write_json(result_file, _result(run, model, (before, done), weights))
+        learned = train(run)
+        dtype = torch.float16 if options.half else torch.float32
+        path = run.folder / "model.safetensors"
+        weights = card.write_checkpoint(learned.model, path, _metadata(run, learned.done), dtype)
+        write_json(result_file, _result(run, learned, weights))
     result = json.loads(result_file.read_text(encoding="utf-8"))
-    say.print(f"{run.name}, blind: {run.blind}; test answer accuracy {result['test']['answer_accuracy']:.4f}")
+    said = f"blind to: {run.blind}" if run.blind else "seeing all"
+    say.print(f"{lesson.name}, {said}; test {lesson.metric} {result['test'][lesson.metric]:.4f}")
     say.print(f"in {run.folder}")
     if options.install:
-        for path in card.install(run.name, options.out / run.name, run.folder, notes=options.note):
+        for path in card.install(lesson, run.folder, notes=options.note):
             say.print(f"wrote {path}")
 
 
@@ -130,29 +135,27 @@ def _is_finished(result_file: Path, steps: int) -> bool:
     return bool(schedule["steps"] >= steps)
 
 
-def _result(run: Run, model: VqaCoattention, phases: tuple[Progressed, Progressed], digest: str) -> dict[str, Any]:
+def _result(run: Run[Any], learned: Learned[Any], digest: str) -> dict[str, Any]:
     """All that the card says of one run."""
-    blinds: tuple[Blind, ...] = ("image", "question") if run.blind == "none" else ()
+    lesson = run.lesson
     return {
-        "name": run.name,
+        "name": lesson.name,
         "blind": run.blind,
-        "model": _sizes(model),
-        "pictures": _training(run.pictures, phases[0]),
-        "training": _training(run.schedule, phases[1]),
+        "model": _sizes(lesson, learned.model),
+        "start": learned.start,
+        "before": [
+            {"name": p.name, "what": p.what} | _training(_seeded(p, run), learned.before[p.name]) for p in lesson.before
+        ],
+        "training": _training(run.schedule, learned.done),
         "machine": card.trained_on(),
         "checkpoint_sha256": digest,
-        "majority": majority("test", TEST_EVENTS),
-        "test": asdict(evaluate(model, "test", TEST_EVENTS, run.blind)),
-        "test_blinded": {b: asdict(evaluate(model, "test", TEST_EVENTS, b)) for b in blinds},
-    }
+    } | evaluate(lesson, learned.model, run.blind)
 
 
 def _training(schedule: Schedule, done: Progressed) -> dict[str, Any]:
     """Tell what one phase took and reached."""
     return {
         "schedule": asdict(schedule),
-        "scenes_seen": done.step * schedule.size.scenes,
-        "questions_seen": done.step * schedule.size.scenes * schedule.size.questions,
         "seconds": round(done.seconds, 1),
         "history": done.history,
         "best_step": done.best_step,
@@ -160,54 +163,60 @@ def _training(schedule: Schedule, done: Progressed) -> dict[str, Any]:
     }
 
 
-def _sizes(model: VqaCoattention) -> dict[str, Any]:
-    """Sizes, parameters, and the multiply-accumulates of one picture with the longest text."""
-    text = torch.ones((1, TEXT_MAX), dtype=torch.int64)
-    image = torch.zeros((1, 3, IMAGE_SIZE, IMAGE_SIZE))
-    macs = mac_counts(model, {"image": image, "ids": text, "mask": text})
-    parameters = parameter_counts(model)
-    return {"config": asdict(model.config), "parameters": parameters, "macs": macs, "macs_at_text": TEXT_MAX}
+def _sizes(lesson: Lesson[Any], model: nn.Module) -> dict[str, Any]:
+    """Sizes, parameters, and the multiply-accumulates of one event of the largest size."""
+    inputs, config = lesson.inputs(), getattr(model, "config", None)
+    return {
+        "config": asdict(config) if is_dataclass(config) and not isinstance(config, type) else {},
+        "parameters": parameter_counts(model),
+        "macs": mac_counts(model, inputs),
+        "macs_at": {name: list(value.shape) for name, value in inputs.items()},
+    }
 
 
-def _metadata(run: Run, done: Progressed) -> dict[str, str]:
+def _metadata(run: Run[Any], done: Progressed) -> dict[str, str]:
     seed, step = str(run.schedule.seed), str(done.best_step)
-    return {"name": run.name, "seed": seed, "step": step, "blind": run.blind}
+    return {"name": run.lesson.name, "seed": seed, "step": step, "blind": run.blind}
 
 
-def _plan(options: argparse.Namespace) -> Run:
-    steps = options.steps or _STEPS[options.blind]
-    schedule = Schedule(
-        steps=steps,
-        seed=options.seed,
-        peak=options.peak,
-        size=BatchSize(scenes=options.scenes, questions=options.questions),
+def _plan(options: argparse.Namespace) -> Run[Any]:
+    lesson = find_lesson(options.name)
+    if options.blind != SEEING and options.blind not in lesson.modalities:
+        raise UsageError(
+            f"{lesson.name} has no modality {options.blind!r} to be blind to",
+            fix=f"It has {', '.join(lesson.modalities)}.",
+        )
+    usual = lesson.schedule
+    schedule = replace(
+        usual,
+        steps=options.steps or lesson.blind_steps.get(options.blind, usual.steps),
+        seed=usual.seed if options.seed is None else options.seed,
+        peak=options.peak or usual.peak,
+        size=BatchSize(
+            scenes=options.scenes or usual.size.scenes,
+            questions=usual.size.questions if options.questions is None else options.questions,
+        ),
         bfloat16=options.bfloat16,
     )
-    pictures = replace(schedule, steps=_PICTURE_STEPS, size=BatchSize(scenes=64, questions=0), peak=2e-3)
-    folder = options.out / options.name / f"{options.blind}-seed{options.seed}"
-    return Run(
-        name=options.name,
-        blind=options.blind,
-        pictures=pictures,
-        schedule=schedule,
-        folder=folder,
-        config=VqaConfig(),
-    )
+    folder = options.out / lesson.name / card.run_name(options.blind, schedule.seed)
+    return Run(lesson=lesson, blind=options.blind, schedule=schedule, folder=folder)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     cache = Path(os.environ.get("MMTRT_CACHE_DIR") or Path.home() / ".cache" / "mmtrt")
     parser = argparse.ArgumentParser(prog="python -m mmtrt.zoo.train", description=__doc__.partition("\n")[0])
-    parser.add_argument("name", choices=TRAINED)
+    parser.add_argument("name", choices=sorted(TRAINED))
     parser.add_argument("--out", type=Path, default=cache / "zoo", help="where runs are kept (%(default)s)")
-    parser.add_argument("--steps", type=int, help="length of the schedule")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--peak", type=float, default=1.5e-3, help="highest learning rate (%(default)s)")
-    parser.add_argument("--scenes", type=int, default=32, help="pictures per step (%(default)s)")
-    parser.add_argument("--questions", type=int, default=8, help="questions per picture (%(default)s)")
-    parser.add_argument("--blind", choices=("none", "image", "question"), default="none")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--steps", type=int, help="length of the schedule (the lesson's)")
+    parser.add_argument("--seed", type=int, help="(the lesson's)")
+    parser.add_argument("--peak", type=float, help="highest learning rate (the lesson's)")
+    parser.add_argument("--scenes", type=int, help="scenes, or events, per step (the lesson's)")
+    parser.add_argument("--questions", type=int, help="questions per scene (the lesson's)")
+    parser.add_argument("--blind", metavar="MODALITY", default=SEEING, help="train without this modality")
+    # Models this small gain little by more threads, which wait for one another where the machine is shared.
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=card.has_bfloat16())
+    parser.add_argument("--half", action="store_true", help="store the checkpoint in half precision, and score that")
     parser.add_argument("--install", action="store_true", help="put checkpoint and card into the package")
     parser.add_argument("--note", action="append", default=[], help="with --install: a line for the card")
     return parser.parse_args(argv)

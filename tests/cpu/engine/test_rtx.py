@@ -199,7 +199,9 @@ def test_an_engine_does_not_load_without_a_gpu(tmp_path: Path) -> None:
     built = make(graphs.mlp(tmp_path / "mlp.onnx"), {"x": rows(16)})
     with pytest.raises(MachineError, match="needs an NVIDIA GPU"):
         TensorRTRunner(built.engine).__enter__()
-    device: Any = lambda: SimpleNamespace(close=lambda: None)  # noqa: E731
+    info = SimpleNamespace(name="no GPU")
+    idle = SimpleNamespace(close=lambda: None, activate=lambda: None, free_bytes=lambda: 0, info=info)
+    device: Any = lambda: idle  # noqa: E731
     with pytest.raises(MachineError, match=r"can't load mlp\.engine") as caught:
         TensorRTRunner(built.engine, device=device).__enter__()
     assert "driver" in caught.value.message

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmtrt.zoo import vqa_bert
-from mmtrt.zoo.bert import BertConfig
-from mmtrt.zoo.resnet import ResNet
-from mmtrt.zoo.vqa_bert import VqaBert, VqaBertConfig, samples
+from mmtrt.zoo.blocks.bert import BertConfig
+from mmtrt.zoo.blocks.resnet import ResNet
+from mmtrt.zoo.models import vqa_bert
+from mmtrt.zoo.models.vqa_bert import VqaBert, VqaBertConfig, samples
 
 SMALL = BertConfig(words=100, width=32, heads=2, hidden=64, blocks=1)
 CONFIGS = {

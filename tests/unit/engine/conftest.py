@@ -11,7 +11,6 @@ import pytest
 from mmtrt.engine import build as builds
 from mmtrt.engine import flavours
 from mmtrt.runtimes import cuda
-from mmtrt.runtimes import tensorrt as runner
 from mmtrt.runtimes.cuda import GpuInfo
 
 FAKES = Path(__file__).parent / "fakes"
@@ -23,14 +22,14 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Put the stand-ins for `tensorrt` and for CUDA on the path, also of processes begun from here."""
     monkeypatch.syspath_prepend(str(FAKES))
     yield
-    for name in ("tensorrt", "fake_cuda"):
+    for name in ("tensorrt", "fake_cuda", "fake_work", "cuda_packages", "pycuda_package", "cuda_stack"):
         sys.modules.pop(name, None)
 
 
 @pytest.fixture
 def orin(monkeypatch: pytest.MonkeyPatch) -> GpuInfo:
     """Pretend that there is a GPU."""
-    for module in (flavours, runner, builds):
+    for module in (flavours, builds):
         monkeypatch.setattr(module, "gpu", lambda: ORIN)
     return ORIN
 
@@ -38,7 +37,7 @@ def orin(monkeypatch: pytest.MonkeyPatch) -> GpuInfo:
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that there is none, on a machine with one too."""
-    for module in (flavours, runner, builds, cuda):
+    for module in (flavours, builds, cuda):
         monkeypatch.setattr(module, "gpu", lambda: None)
 
 
@@ -57,3 +56,19 @@ def graph(tmp_path: Path) -> Any:
         return path
 
     return write
+
+
+@pytest.fixture(params=["core", "pycuda", "in memory"])
+def stack(request: pytest.FixtureRequest, fakes: None) -> Any:
+    """Yield each implementation of CUDA, over stand-ins for what is below, and the one in memory."""
+    import cuda_stack
+
+    yield from cuda_stack.closing(cuda_stack.Stack(request.param))
+
+
+@pytest.fixture(params=["core", "pycuda"])
+def package(request: pytest.FixtureRequest, fakes: None) -> Any:
+    """Yield each implementation over a package."""
+    import cuda_stack
+
+    yield from cuda_stack.closing(cuda_stack.Stack(request.param))

@@ -1,314 +1,219 @@
 """One test body for each implementation of the CUDA contract, over stand-ins for the packages below them."""
 
-# ruff: noqa: ARG002, ARG005, N802, N815 -- names and signatures are the CUDA API's own
-
 from __future__ import annotations
 
-import ctypes
-import enum
 import importlib
-import sys
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
-import mmtrt.runtimes.cuda as contract
 from mmtrt.errors import MachineError
-from mmtrt.runtimes.cuda import Cuda, GpuInfo, open_cuda
-from mmtrt.runtimes.cuda import driver as drivers
-from mmtrt.runtimes.cuda.bindings import BindingsCuda
-from mmtrt.runtimes.cuda.pycuda import PyCuda
+from mmtrt.runtimes.cuda import Cuda
+from mmtrt.runtimes.cuda.library import Library
 
-Codes = enum.IntEnum("Codes", {"cudaSuccess": 0, "cudaErrorInvalidValue": 1, "cudaErrorMemoryAllocation": 2})
 LIMIT = 1 << 16
 
 
-class Runtime:
-    """The CUDA runtime API as cuda-bindings gives it, over this process's own memory."""
-
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
-
-    def __init__(self) -> None:
-        self.blocks: dict[int, Any] = {}
-        self.handles: set[int] = set()
-        self.device = -1
-
-    def cudaSetDevice(self, device: int) -> tuple[Any]:
-        self.device = device
-        return (Codes.cudaSuccess,)
-
-    def cudaMalloc(self, nbytes: int) -> tuple[Any, Any]:
-        if nbytes > LIMIT:
-            return Codes.cudaErrorMemoryAllocation, None
-        block = (ctypes.c_uint8 * nbytes)()
-        self.blocks[ctypes.addressof(block)] = block
-        return Codes.cudaSuccess, ctypes.addressof(block)
-
-    def cudaFree(self, pointer: int) -> tuple[Any]:
-        return (Codes.cudaSuccess if self.blocks.pop(pointer, None) else Codes.cudaErrorInvalidValue,)
-
-    cudaMallocHost, cudaFreeHost = cudaMalloc, cudaFree
-
-    def cudaMemcpyAsync(self, target: int, source: int, nbytes: int, kind: Any, stream: int) -> tuple[Any]:
-        assert kind in {1, 2}
-        assert stream in self.handles
-        ctypes.memmove(target, source, nbytes)
-        return (Codes.cudaSuccess,)
-
-    def _create(self, *_: Any) -> tuple[Any, int]:
-        handle = len(self.handles) + 1000
-        self.handles.add(handle)
-        return Codes.cudaSuccess, handle
-
-    def _destroy(self, handle: int) -> tuple[Any]:
-        self.handles.remove(handle)
-        return (Codes.cudaSuccess,)
-
-    cudaStreamCreateWithFlags, cudaEventCreate = _create, _create
-    cudaStreamDestroy, cudaEventDestroy = _destroy, _destroy
-
-    def _nothing(self, *_: Any) -> tuple[Any]:
-        return (Codes.cudaSuccess,)
-
-    cudaStreamSynchronize, cudaEventRecord = _nothing, _nothing
-
-    def cudaEventElapsedTime(self, start: int, stop: int) -> tuple[Any, float]:
-        return Codes.cudaSuccess, 0.5
-
-    def cudaMemGetInfo(self) -> tuple[Any, int, int]:
-        return Codes.cudaSuccess, LIMIT, LIMIT
+def tools() -> Any:
+    return importlib.import_module("cuda_stack")
 
 
-class Driver:
-    """pycuda's driver, over this process's own memory."""
-
-    class Error(Exception):
-        pass
-
-    def __init__(self) -> None:
-        self.contexts = 0
-        self.device_memory: dict[int, np.ndarray[Any, Any]] = {}
-        self.Stream = lambda flags=0: SimpleNamespace(handle=77, synchronize=lambda: None)
-        self.Event = lambda: SimpleNamespace(record=lambda stream: None, time_till=lambda stop: 0.5)
-
-    def init(self) -> None: ...
-
-    def Device(self, index: int) -> Any:
-        def push() -> None:
-            self.contexts += 1
-
-        def pop() -> None:
-            self.contexts -= 1
-
-        return SimpleNamespace(retain_primary_context=lambda: SimpleNamespace(push=push, pop=pop))
-
-    def mem_alloc(self, nbytes: int) -> Any:
-        if nbytes > LIMIT:
-            raise self.Error("out of memory")
-        block = np.zeros(nbytes, np.uint8)
-        pointer = block.ctypes.data
-        self.device_memory[pointer] = block
-        memory = self.device_memory
-
-        class Allocation:
-            def __int__(self) -> int:
-                return pointer
-
-            def free(self) -> None:
-                del memory[pointer]
-
-        return Allocation()
-
-    def pagelocked_empty(self, nbytes: int, dtype: Any) -> Any:
-        class Base(np.ndarray):  # type: ignore[type-arg]
-            def free(self) -> None:
-                self[...] = 0
-
-        return np.zeros(nbytes, dtype).view(Base)[:]
-
-    def memcpy_htod_async(self, pointer: int, buffer: Any, stream: Any) -> None:
-        self.device_memory[pointer][: buffer.nbytes] = buffer
-
-    def memcpy_dtoh_async(self, buffer: Any, pointer: int, stream: Any) -> None:
-        buffer[:] = self.device_memory[pointer][: buffer.nbytes]
-
-    def mem_get_info(self) -> tuple[int, int]:
-        return LIMIT, LIMIT
+@pytest.fixture
+def cuda(stack: Any) -> Any:
+    return stack.cuda
 
 
-@pytest.fixture(params=["bindings", "pycuda", "in memory"])
-def cuda(request: pytest.FixtureRequest, fakes: None) -> Any:
-    if request.param == "bindings":
-        return BindingsCuda(Runtime())
-    if request.param == "pycuda":
-        return PyCuda(Driver())
-    return importlib.import_module("fake_cuda").FakeCuda(LIMIT)
+# ------------------------------------------------------------------------------------------------- memory
 
 
-def test_bytes_come_back_from_the_device(cuda: Any) -> None:
+def test_bytes_come_back_from_the_device_once_it_is_waited_for(stack: Any) -> None:
+    cuda = stack.cuda
     assert isinstance(cuda, Cuda)
-    stream = cuda.create_stream()
-    pointer = cuda.alloc(16)
-    source, target = cuda.alloc_host(16), cuda.alloc_host(16)
-    source[:] = np.arange(16)
-    cuda.h2d(pointer, source[:8], stream)
-    cuda.d2h(target[:8], pointer, stream)
+    stream, first, second = cuda.create_stream(), cuda.alloc(16), cuda.alloc(16)
+    source, target = tools().filled(cuda, range(16)), tools().filled(cuda, [99] * 16)
+    cuda.h2d(first, source[:8], stream)
+    cuda.d2d(second, first, 8, stream)
+    cuda.d2h(target[:8], second, stream)
+    assert target.tolist() == [99] * 16
     cuda.sync(stream)
-    assert target[:8].tolist() == list(range(8))
+    assert target.tolist() == [*range(8), *[99] * 8]
     for buffer in (source, target):
         cuda.free_host(buffer)
-    cuda.free(pointer)
+    for pointer in (first, second):
+        cuda.free(pointer)
     cuda.destroy_stream(stream)
     cuda.close()
+    assert stack.nothing_left()
 
 
-def test_events_keep_the_time(cuda: Any) -> None:
-    stream, start, stop = cuda.create_stream(), cuda.create_event(), cuda.create_event()
-    cuda.record(start, stream)
-    cuda.record(stop, stream)
+def test_too_much_memory_says_how_much_was_asked_and_how_much_is_free(stack: Any) -> None:
+    cuda = stack.cuda
+    cuda.alloc(1 << 10)
+    assert (cuda.free_bytes(), cuda.total_bytes()) == (LIMIT - 1024, LIMIT)
+    with pytest.raises(MachineError, match="OUT_OF_MEMORY") as caught:
+        cuda.alloc(LIMIT)
+    if stack.driver is not None:
+        assert "of 65,536 bytes" in caught.value.message
+        assert "64,512 of the device's 65,536 bytes are free" in caught.value.message
+        assert "smaller shapes" in str(caught.value.fix)
+
+
+def test_too_little_page_locked_memory_says_how_much_was_asked(stack: Any) -> None:
+    stack.fake.fail_host = True
+    with pytest.raises(MachineError, match="OUT_OF_MEMORY"):
+        stack.cuda.alloc_host(1024)
+    assert not stack.fake.host
+
+
+def test_mapped_memory_is_seen_by_the_device_without_a_copy(cuda: Any) -> None:
+    mapped, target = cuda.alloc_host(4, mapped=True), cuda.alloc_host(4)
+    mapped[:] = 7
+    stream = cuda.create_stream()
+    cuda.d2h(target, cuda.device_pointer(mapped), stream)
     cuda.sync(stream)
-    assert cuda.elapsed_ms(start, stop) >= 0
+    assert target.tolist() == [7] * 4
+    with pytest.raises(MachineError):
+        cuda.device_pointer(target)
+
+
+@pytest.mark.parametrize("kind", ["core", "pycuda", "in memory"])
+def test_it_tells_of_the_device(fakes: None, kind: str) -> None:
+    for shares in (False, True):
+        cuda = tools().Stack(kind, shares_memory=shares).cuda
+        assert cuda.shares_memory is shares
+        assert cuda.device == 0
+        assert cuda.info.name in {"Orin", "Fake"}
+        cuda.close()
+
+
+# ------------------------------------------------------------------------------------------------- events
+
+
+def test_events_keep_the_time_and_pass_in_their_turn(cuda: Any) -> None:
+    stream, start, stop = cuda.create_stream(), cuda.create_event(), cuda.create_event()
+    pointer, source = cuda.alloc(4), tools().filled(cuda, [1] * 4)
+    cuda.record(start, stream)
+    cuda.h2d(pointer, source, stream)
+    cuda.record(stop, stream)
+    assert not cuda.passed(stop)
+    with pytest.raises(MachineError, match="elapsed_ms failed"):
+        cuda.elapsed_ms(start, stop)
+    cuda.sync_event(stop)
+    assert cuda.passed(stop)
+    assert cuda.elapsed_ms(start, stop) == pytest.approx(0.25)
+
+
+def test_an_event_without_timing_tells_no_time(cuda: Any) -> None:
+    stream, start, stop = cuda.create_stream(), cuda.create_event(timing=False), cuda.create_event()
     for event in (start, stop):
-        cuda.destroy_event(event)
-    cuda.destroy_stream(stream)
+        cuda.record(event, stream)
+    cuda.sync(stream)
+    with pytest.raises(MachineError, match="elapsed_ms failed"):
+        cuda.elapsed_ms(start, stop)
 
 
-def test_too_much_memory_is_a_machine_error(cuda: Any) -> None:
-    assert cuda.free_bytes() == LIMIT
-    with pytest.raises(MachineError, match="memory"):
-        cuda.alloc(LIMIT + 1)
+def test_a_stream_waits_for_another_ones_event(cuda: Any) -> None:
+    first, second, ready = cuda.create_stream(), cuda.create_stream(), cuda.create_event(timing=False)
+    pointer, source, target = cuda.alloc(4), tools().filled(cuda, [5] * 4), cuda.alloc_host(4)
+    cuda.h2d(pointer, source, first)
+    cuda.record(ready, first)
+    cuda.wait(second, ready)
+    cuda.d2h(target, pointer, second)
+    cuda.sync(second)
+    assert target.tolist() == [5] * 4
 
 
-def test_an_error_names_the_call() -> None:
-    with pytest.raises(MachineError, match="cudaFree failed: cudaErrorInvalidValue") as caught:
-        BindingsCuda(Runtime()).free(1)
+# ------------------------------------------------------------------------------------------------- graphs
+
+
+def test_a_graph_does_at_each_launch_what_was_recorded(stack: Any) -> None:
+    cuda = stack.cuda
+    stream, pointer, source, target = (
+        cuda.create_stream(),
+        cuda.alloc(4),
+        tools().filled(cuda, [1] * 4),
+        cuda.alloc_host(4),
+    )
+    cuda.begin_capture(stream)
+    cuda.h2d(pointer, source, stream)
+    cuda.d2h(target, pointer, stream)
+    graph = cuda.end_capture(stream)
+    for value in (3, 4):
+        source[:] = value
+        cuda.launch(graph, stream)
+        cuda.sync(stream)
+        assert target.tolist() == [value] * 4
+    cuda.destroy_graph(graph)
+    assert not stack.fake.graphs
+    assert not stack.library.plain_graphs
+
+
+def test_work_of_another_stream_is_in_the_graph_when_it_is_joined(cuda: Any) -> None:
+    main, side, fork, join = cuda.create_stream(), cuda.create_stream(), cuda.create_event(), cuda.create_event()
+    pointer, source = cuda.alloc(4), tools().filled(cuda, [1] * 4)
+    cuda.begin_capture(main)
+    cuda.record(fork, main)
+    cuda.wait(side, fork)
+    cuda.h2d(pointer, source, side)
+    cuda.record(join, side)
+    cuda.wait(main, join)
+    graph = cuda.end_capture(main)
+    target = cuda.alloc_host(4)
+    cuda.launch(graph, main)
+    cuda.d2h(target, pointer, main)
+    cuda.sync(main)
+    assert target.tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("spoil", ["sync", "alloc"])
+def test_a_broken_capture_leaves_the_stream_usable(cuda: Any, spoil: str) -> None:
+    stream, pointer, source = cuda.create_stream(), cuda.alloc(4), tools().filled(cuda, [1] * 4)
+    cuda.begin_capture(stream)
+    with pytest.raises(MachineError):
+        cuda.sync(stream) if spoil == "sync" else cuda.alloc(4)
+    with pytest.raises(MachineError, match="INVALIDATED"):
+        cuda.end_capture(stream)
+    cuda.h2d(pointer, source, stream)
+    cuda.sync(stream)
+    cuda.begin_capture(stream)
+    cuda.launch(cuda.end_capture(stream), stream)
+
+
+def test_work_that_can_not_be_captured_says_to_run_without_a_graph(package: Any) -> None:
+    stream = package.cuda.create_stream()
+    package.cuda.begin_capture(stream)
+    with pytest.raises(MachineError):
+        package.cuda.sync(stream)
+    with pytest.raises(MachineError, match="cuStreamEndCapture failed") as caught:
+        package.cuda.end_capture(stream)
+    assert "without a CUDA graph" in str(caught.value.fix)
+
+
+def test_a_graph_that_can_not_be_made_is_not_kept(package: Any) -> None:
+    stack = package
+    stream = stack.cuda.create_stream()
+    stack.library.broken.add("cuGraphInstantiateWithFlags")
+    stack.cuda.begin_capture(stream)
+    with pytest.raises(MachineError, match="cuGraphInstantiateWithFlags failed: CUDA_ERROR_UNKNOWN"):
+        stack.cuda.end_capture(stream)
+    assert not stack.library.plain_graphs
+    # The stand-in has one handle for a graph and its instance.
+    stack.fake.graphs.clear()
+    stack.cuda.destroy_stream(stream)
+    stack.cuda.close()
+    assert stack.nothing_left()
+
+
+def test_a_driver_without_graphs_says_that_it_is_too_old(fakes: None) -> None:
+    packages = importlib.import_module("cuda_packages")
+    with pytest.raises(MachineError, match=r"lacks cuGraphInstantiateWithFlags.*11\.4"):
+        Library(packages.LibCuda(importlib.import_module("fake_cuda").FakeCuda(), lacks="cuGraphInstantiateWithFlags"))
+
+
+def test_an_error_of_no_known_kind_is_told_by_its_name(fakes: None) -> None:
+    stack = tools().Stack("core")
+    stack.driver.cuMemGetInfo = lambda: (7, None, None)
+    with pytest.raises(MachineError, match="cuMemGetInfo failed: 7") as caught:
+        stack.cuda.free_bytes()
     assert caught.value.fix is None
-
-
-def test_pycuda_pops_the_context_that_it_pushed() -> None:
-    driver = Driver()
-    cuda = PyCuda(driver)
-    assert driver.contexts == 1
-    cuda.close()
-    assert driver.contexts == 0
-
-
-# ----------------------------------------------------------------------------------------------- choosing
-
-
-@pytest.fixture
-def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    info = GpuInfo(name="Orin", compute_capability="8.7", memory_mib=7620, driver="x")
-    monkeypatch.setattr(contract, "gpu", lambda: info)
-    for name in ("cuda.bindings.runtime", "pycuda.driver", "pycuda"):
-        monkeypatch.setitem(sys.modules, name, None)
-
-
-def module(thing: Any) -> Any:
-    made = ModuleType("stand_in")
-    made.__dict__.update({name: getattr(thing, name) for name in dir(thing) if not name.startswith("__")})
-    return made
-
-
-def test_bindings_come_first_then_pycuda(with_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pycuda", module(SimpleNamespace(__path__=[])))
-    monkeypatch.setitem(sys.modules, "pycuda.driver", module(Driver()))
-    assert isinstance(open_cuda(), PyCuda)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", module(Runtime()))
-    assert isinstance(open_cuda(), BindingsCuda)
-
-
-def test_with_neither_package_it_says_what_to_install(with_gpu: None) -> None:
-    with pytest.raises(MachineError, match=r"mmtrt\[cuda\]") as caught:
-        open_cuda()
-    assert "pycuda:" in caught.value.message
-
-
-def test_without_a_gpu_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract, "gpu", lambda: None)
-    monkeypatch.setattr(contract, "gpu_trouble", lambda: "the driver sees no GPU")
-    with pytest.raises(MachineError, match="the driver sees no GPU"):
-        open_cuda()
-
-
-# ------------------------------------------------------------------------------------------ asking the driver
-
-
-class LibCuda:
-    """libcuda.so.1 with one Orin; `codes` maps a function to the error that it answers."""
-
-    def __init__(self, codes: dict[str, int] | None = None, count: int = 1, lacks: str = "") -> None:
-        self.codes, self.count, self.lacks = codes or {}, count, lacks
-
-    def __getattr__(self, function: str) -> Any:
-        if function == self.lacks:
-            raise AttributeError(function)
-
-        def call(*args: Any) -> int:
-            values = {"cuDeviceGetCount": self.count, "cuDeviceGet": 0, "cuDriverGetVersion": 12060}
-            if function == "cuDeviceGetName":
-                args[0].value = b"Orin"
-            elif function == "cuDeviceGetAttribute":
-                args[0]._obj.value = {75: 8, 76: 7}[args[1]]
-            elif function == "cuDeviceTotalMem_v2":
-                args[0]._obj.value = 7620 << 20
-            elif function != "cuInit":
-                args[0]._obj.value = values[function]
-            return self.codes.get(function, 0)
-
-        return call
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    def be(library: Any, version: str | None = None) -> Any:
-        def load(name: str) -> Any:
-            assert name == "libcuda.so.1"
-            if isinstance(library, Exception):
-                raise library
-            return library
-
-        path = tmp_path / "version"
-        if version is not None:
-            path.write_text(version, encoding="utf-8")
-        monkeypatch.setattr(drivers.ctypes, "CDLL", load)
-        monkeypatch.setattr(drivers, "_DRIVER_VERSION", path)
-        return drivers
-
-    return be
-
-
-@pytest.mark.parametrize(
-    ("version", "shown"),
-    [
-        (None, "CUDA 12.6"),
-        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun", "580.65.06 (CUDA 12.6)"),
-        ("what is this", "CUDA 12.6"),
-    ],
-)
-def test_the_driver_tells_of_the_gpu(driver: Any, version: str | None, shown: str) -> None:
-    probe = driver(LibCuda(), version)
-    assert probe.gpu() == GpuInfo(name="Orin", compute_capability="8.7", memory_mib=7620, driver=shown)
-    assert probe.gpu_trouble() == ""
-
-
-@pytest.mark.parametrize(
-    ("library", "words"),
-    [
-        (OSError("libcuda.so.1: cannot open shared object file"), "no NVIDIA driver"),
-        (OSError("libcuda.so.1: file too short"), "file too short"),
-        (LibCuda({"cuInit": 999}), "unknown reason (cuInit said 999)"),
-        (LibCuda({"cuInit": 803}), "do not match"),
-        (LibCuda({"cuInit": 12345}), "the driver failed (cuInit said 12345)"),
-        (LibCuda({"cuDeviceGetName": 101}), "cuDeviceGetName said 101"),
-        (LibCuda(count=0), "the driver sees no GPU"),
-        (LibCuda(lacks="cuDeviceTotalMem_v2"), "lacks cuDeviceTotalMem_v2"),
-    ],
-)
-def test_a_broken_driver_is_told_and_never_raised(driver: Any, library: Any, words: str) -> None:
-    probe = driver(library)
-    assert probe.gpu() is None
-    assert words in probe.gpu_trouble()
+    stack.cuda.close()

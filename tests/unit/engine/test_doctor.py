@@ -63,7 +63,7 @@ def test_a_machine_without_a_gpu_builds_ahead_of_time(machine: Any) -> None:
 
 
 def test_an_edge_device_runs_and_builds_and_exports_nothing(machine: Any) -> None:
-    found = machine({"tensorrt"}, {"cuda-bindings"}, GPU)
+    found = machine({"tensorrt"}, {"cuda-core"}, GPU)
     assert abilities(found) == {
         "export": "no",
         "calibrate": "no",

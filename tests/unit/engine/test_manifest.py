@@ -96,7 +96,7 @@ def broken(data: dict[str, Any], **changes: Any) -> str:
         ({"schema": "mmtrt.engine/2"}, "no manifest of an engine"),
         ({"engine": {}}, "is broken: KeyError"),
         ({"profile": []}, "is broken: AttributeError"),
-        ({"inputs": 3}, "is broken: TypeError"),
+        ({"inputs": 3}, "is broken: 'inputs'"),
         ({"build_s": "soon"}, "is broken: ValueError"),
     ],
 )

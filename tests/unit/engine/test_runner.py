@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from mmtrt.artifacts import file_digest
+from mmtrt.bench.contenders import TellsNotes
+from mmtrt.bench.memory import TellsMemory
 from mmtrt.errors import InputError, MachineError, MeasurementError, ModelError
 from mmtrt.runtimes import Runner
 from mmtrt.runtimes.cuda import Cuda
-from mmtrt.runtimes.cuda.buffers import Buffer
 from mmtrt.runtimes.tensorrt import TensorRTRunner
 from mmtrt.tensors import TensorSpec
 
@@ -68,7 +69,7 @@ def test_it_runs_and_gives_everything_back(plan: Any, cuda: Any) -> None:
     assert isinstance(cuda, Cuda)
     with entered(plan(), cuda) as runner:
         assert isinstance(runner, Runner)
-        assert runner.runs == "TensorRT 10.3.0 on Orin"
+        assert runner.runs == "TensorRT 10.3.0 on Fake"
         assert runner.inputs == (TensorSpec(name="x", dtype="float32", shape=("x_0", 4)),)
         assert runner.outputs == (TensorSpec(name="y", dtype="float32", shape=("y_0", 4)),)
         np.testing.assert_array_equal(runner.infer(ones(3))["y"], np.full((3, 4), 3.0, np.float32))
@@ -88,6 +89,40 @@ def test_memory_grows_with_the_shapes_and_is_used_again(plan: Any, cuda: Any) ->
         for batch in (1, 4, 2):
             assert runner.infer(ones(batch))["y"].shape == (batch, 4)
         assert cuda.memory.keys() == before.keys()
+
+
+def test_its_memory_is_what_loading_took_and_what_the_lanes_hold(plan: Any, cuda: Any) -> None:
+    # Somebody else's, before: it is not the engine's.
+    other = cuda.alloc(100)
+    with TensorRTRunner(plan(), device=lambda: cuda) as runner:
+        assert isinstance(runner, TellsMemory)
+        loaded = runner.device_bytes
+        assert loaded == sum(block.nbytes for block in cuda.memory.values()) - 100 > 0
+        later = cuda.alloc(1000)
+        runner.infer(ones(4))
+        assert runner.device_bytes == loaded + 2 * ones(4)["x"].nbytes
+        with runner.timed(ones(4), cuda_graph=True, transfers=True):
+            assert runner.device_bytes == sum(block.nbytes for block in cuda.memory.values()) - 1100
+        assert runner.device_bytes == loaded + 2 * ones(4)["x"].nbytes
+        cuda.free(later)
+        cuda.free(other)
+
+
+def test_memory_that_cuda_does_not_tell_is_unknown(plan: Any, cuda: Any) -> None:
+    cuda.fail(1, "free_bytes")
+    with entered(plan(), cuda) as runner:
+        assert runner.device_bytes is None
+        assert runner.infer(ones(1))
+
+
+def test_a_graph_that_is_refused_is_in_the_notes(plan: Any, cuda: Any) -> None:
+    with entered(plan(), cuda) as runner:
+        assert isinstance(runner, TellsNotes)
+        assert runner.notes == ()
+        cuda.fail(1, "begin_capture")
+        for _ in range(2):
+            runner.infer(ones(1))
+        assert "runs without CUDA graphs: begin_capture failed" in runner.notes[0]
 
 
 def test_results_are_copies(plan: Any, cuda: Any) -> None:
@@ -126,13 +161,6 @@ def test_wrong_feeds_are_input_errors(plan: Any, cuda: Any, feeds: Any) -> None:
         runner.infer(feeds)
 
 
-def test_times_are_the_devices_and_hold_the_copies_when_asked(plan: Any, cuda: Any) -> None:
-    with entered(plan(), cuda) as runner:
-        assert runner.measure(ones(2), iterations=3, transfers="excluded") == (1.0, 1.0, 1.0)
-        assert runner.measure(ones(2), iterations=2, transfers="included") == (1.5, 1.5)
-        assert not cuda.events
-
-
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -146,8 +174,11 @@ def test_what_fails_while_running_is_a_measurement_error(plan: Any, cuda: Any, c
     with entered(plan(**changes), cuda) as runner:
         with pytest.raises(MeasurementError, match=reason):
             runner.infer(ones(1))
-        with pytest.raises(MeasurementError, match=reason):
-            runner.measure(ones(1), iterations=1, transfers="excluded")
+        with (
+            pytest.raises(MeasurementError, match=reason),
+            runner.timed(ones(1), cuda_graph=False, transfers=False),
+        ):
+            pytest.fail("it began")
 
 
 def test_outputs_whose_shape_depends_on_data_are_refused(plan: Any, cuda: Any) -> None:
@@ -165,7 +196,7 @@ def test_everything_is_given_back_after_an_error_inside(plan: Any, cuda: Any) ->
 
 
 def test_too_little_memory_is_told_and_the_rest_given_back(plan: Any, cuda: Any) -> None:
-    cuda.limit = 100
+    cuda.limit = 300
     with entered(plan(), cuda) as runner, pytest.raises(MachineError, match="out of memory"):
         runner.infer(ones(4))
 
@@ -183,12 +214,42 @@ def test_an_error_of_the_stream_at_the_end_does_not_hide_the_first(plan: Any, cu
 @pytest.mark.parametrize("changes", [{"unloadable": "sm_87 needed"}, {"no_context": 1}])
 @pytest.mark.parametrize("manifest", [None, {}, {"gpu": {"name": "NVIDIA H200"}}])
 def test_an_engine_that_does_not_load_says_why(plan: Any, cuda: Any, changes: Any, manifest: Any) -> None:
-    with pytest.raises(MachineError, match=r"can't load model\.engine on Orin") as caught:
+    with pytest.raises(MachineError, match=r"can't load model\.engine on Fake") as caught:
         TensorRTRunner(plan(manifest, **changes), device=lambda: cuda).__enter__()
     assert changes.get("unloadable", "no reason") in str(caught.value)
     assert ("built with tensorrt 10.3.0" in str(caught.value)) is (manifest is not None)
     assert ("H200" in str(caught.value)) is bool(manifest)
     assert cuda.closed
+
+
+@pytest.mark.parametrize(
+    ("lie", "named"),
+    [
+        ({"inputs": {"x": 1}}, "'inputs'"),
+        ({"inputs": [{"shape": [1]}]}, "'inputs'"),
+        ({"outputs": [{"name": "y", "shape": "batch"}]}, "'outputs'"),
+        ({"outputs": ["y"]}, "'outputs'"),
+        ({"engine": "x"}, "'engine'"),
+        ({"options": [1]}, "'options'"),
+        ({"gpu": "x"}, "'gpu'"),
+    ],
+)
+def test_a_manifest_that_is_none_names_what_is_wrong(plan: Any, cuda: Any, lie: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError, match=rf"model\.engine\.json is broken: {named}"):
+        TensorRTRunner(plan(lie), device=lambda: cuda).__enter__()
+
+
+def test_a_file_that_is_replaced_while_it_is_loaded_changes_nothing(plan: Any, cuda: Any) -> None:
+    path = plan({})
+
+    def opened() -> Any:
+        # The digest is proven by now, and nothing is deserialised yet.
+        path.write_bytes(b"ftrt" + b"x" * 100)
+        return cuda
+
+    with TensorRTRunner(path, device=opened) as runner:
+        path.unlink()
+        assert runner.infer(ones(1))
 
 
 def test_an_altered_engine_is_not_loaded(plan: Any, cuda: Any) -> None:
@@ -235,13 +296,3 @@ def test_without_a_gpu_nothing_is_loaded(plan: Any, no_gpu: None) -> None:
     with pytest.raises(MachineError, match="needs an NVIDIA GPU") as caught:
         TensorRTRunner(plan()).__enter__()
     assert caught.value.exit_code == 4
-
-
-def test_a_buffer_that_gets_no_host_memory_gives_the_devices_back(cuda: Any) -> None:
-    cuda.fail_host = True
-    buffer = Buffer(cuda)
-    with pytest.raises(MachineError):
-        buffer.resize(8)
-    assert not cuda.left_over()
-    with pytest.raises(RuntimeError, match="no memory yet"):
-        buffer.read(np.uint8, (8,))

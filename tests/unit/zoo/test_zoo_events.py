@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmtrt import zoo
-from mmtrt.zoo import events, words
-from mmtrt.zoo.batches import BatchSize, cell_labels, training_batch
-from mmtrt.zoo.events import SPLITS, event, samples
-from mmtrt.zoo.scenes import sample_scene
+from mmtrt.zoo.data import events, words
+from mmtrt.zoo.data.batches import BatchSize, cell_labels, training_batch
+from mmtrt.zoo.data.events import SPLITS, event, samples
+from mmtrt.zoo.data.scenes import sample_scene
 
 
 def test_no_scene_is_in_two_splits() -> None:
@@ -154,15 +154,17 @@ def test_cells_name_the_things_whose_centres_they_hold() -> None:
 
 
 def test_the_registry_names_factories() -> None:
-    assert zoo.names() == ("vqa-coattention", "vqa-r101-bert", "vqa-r18-bert", "vqa-r50-bert")
+    assert {"vqa-coattention", "vqa-early", "vqa-r101-bert", "dialogue"} <= set(zoo.names())
+    assert list(zoo.names()) == sorted(zoo.REGISTRY)
     assert set(zoo.TRAINED) <= set(zoo.names())
+    assert all(target.endswith(":LESSON") for target in zoo.TRAINED.values())
     assert all(target.count(":") == 1 for target in zoo.REGISTRY.values())
 
 
 def test_data_and_registry_load_without_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = None; "
-        "import mmtrt.zoo, mmtrt.zoo.batches, mmtrt.zoo.events, mmtrt.zoo.words; "
-        "next(iter(mmtrt.zoo.events.samples('test', 1)))"
+        "import mmtrt.zoo, mmtrt.zoo.data.batches, mmtrt.zoo.data.events, mmtrt.zoo.data.words; "
+        "next(iter(mmtrt.zoo.data.events.samples('test', 1)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmtrt.zoo import questions, words
-from mmtrt.zoo.batches import BatchSize, draw_question, training_batch
-from mmtrt.zoo.events import Event, event
-from mmtrt.zoo.questions import KINDS, PRESUPPOSING, Question
-from mmtrt.zoo.scenes import COLOURS, SHAPES, SIZES, Scene, Thing, sample_scene
+from mmtrt.zoo.data import questions, words
+from mmtrt.zoo.data.batches import BatchSize, draw_question, training_batch
+from mmtrt.zoo.data.events import Event, event
+from mmtrt.zoo.data.questions import KINDS, PRESUPPOSING, Question
+from mmtrt.zoo.data.scenes import COLOURS, SHAPES, SIZES, Scene, Thing, sample_scene
 
 DESCRIPTION = r"((?:small |large )?(?:red |green |blue |yellow |purple |cyan |white )?[a-z]+)"
 NUMBERS = ("zero", "one", "two", "three", "four", "five")

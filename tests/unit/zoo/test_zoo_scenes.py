@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmtrt.zoo import scenes
-from mmtrt.zoo.scenes import COLOURS, SHAPES, Scene, Thing
+from mmtrt.zoo.data import scenes
+from mmtrt.zoo.data.scenes import COLOURS, SHAPES, Scene, Thing
 
 
 def thing(**changes: float) -> Thing:

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["GpuInfo", "gpu", "gpu_trouble"]
+__all__ = ["LIBRARY", "GpuInfo", "gpu", "gpu_trouble", "gpus"]
 
-_LIBRARY = "libcuda.so.1"
+LIBRARY = "libcuda.so.1"
+"""The driver's library, which comes with the driver and with no package."""
+
 _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 _ATTRIBUTE_MAJOR, _ATTRIBUTE_MINOR = 75, 76
 _TROUBLES = {
@@ -30,7 +32,7 @@ _TROUBLES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuInfo:
-    """The first GPU: `compute_capability` as `8.7`, memory in MiB, `driver` with the newest CUDA it runs."""
+    """One GPU: `compute_capability` as `8.7`, memory in MiB, `driver` with the newest CUDA it runs."""
 
     name: str
     compute_capability: str
@@ -49,54 +51,69 @@ class _DriverError(Exception):
 def gpu() -> GpuInfo | None:
     """Return the first GPU; None where there is none, no driver or a broken one: see `gpu_trouble`."""
     try:
-        return _ask()
+        return _Driver().gpu(0)
     except _DriverError:
         return None
+
+
+def gpus() -> tuple[GpuInfo, ...]:
+    """Return the GPUs that CUDA counts in this process, which `CUDA_VISIBLE_DEVICES` limits; empty as `gpu` is None."""
+    try:
+        driver = _Driver()
+        return tuple(driver.gpu(index) for index in range(driver.count))
+    except _DriverError:
+        return ()
 
 
 def gpu_trouble() -> str:
     """Say why `gpu` found none; empty where it found one."""
     try:
-        _ask()
+        _Driver().gpu(0)
     except _DriverError as error:
         return str(error)
     return ""
 
 
-def _ask() -> GpuInfo:
-    try:
-        driver = ctypes.CDLL(_LIBRARY)
-    except OSError as error:
-        missing = "cannot open shared object file" in str(error)
-        raise _DriverError(f"no NVIDIA driver: {_LIBRARY} is not there" if missing else str(error)) from error
+class _Driver:
+    """The driver, initialised, with `count` GPUs, at least one; what fails raises _DriverError."""
 
-    def call(function: str, *args: Any) -> None:
+    def __init__(self) -> None:
         try:
-            code = int(getattr(driver, function)(*args))
+            self._library = ctypes.CDLL(LIBRARY)
+        except OSError as error:
+            missing = "cannot open shared object file" in str(error)
+            raise _DriverError(f"no NVIDIA driver: {LIBRARY} is not there" if missing else str(error)) from error
+        self._call("cuInit", 0)
+        self.count = self._number("cuDeviceGetCount")
+        if self.count < 1:
+            raise _DriverError("the driver sees no GPU")
+
+    def gpu(self, index: int) -> GpuInfo:
+        device = self._number("cuDeviceGet", index)
+        name = ctypes.create_string_buffer(256)
+        self._call("cuDeviceGetName", name, len(name), device)
+        attributes = (_ATTRIBUTE_MAJOR, _ATTRIBUTE_MINOR)
+        major, minor = (self._number("cuDeviceGetAttribute", attribute, device) for attribute in attributes)
+        memory = self._number("cuDeviceTotalMem_v2", device, kind=ctypes.c_size_t)
+        return GpuInfo(
+            name=name.value.decode(errors="replace"),
+            compute_capability=f"{major}.{minor}",
+            memory_mib=memory >> 20,
+            driver=_driver_text(self._number("cuDriverGetVersion")),
+        )
+
+    def _call(self, function: str, *args: Any) -> None:
+        try:
+            code = int(getattr(self._library, function)(*args))
         except AttributeError as error:
-            raise _DriverError(f"{_LIBRARY} lacks {function}: no NVIDIA driver") from error
+            raise _DriverError(f"{LIBRARY} lacks {function}: no NVIDIA driver") from error
         if code:
             raise _DriverError(f"{_TROUBLES.get(code, 'the driver failed')} ({function} said {code})")
 
-    def number(function: str, *args: Any, kind: type[Any] = ctypes.c_int) -> int:
+    def _number(self, function: str, *args: Any, kind: type[Any] = ctypes.c_int) -> int:
         value = kind()
-        call(function, ctypes.byref(value), *args)
+        self._call(function, ctypes.byref(value), *args)
         return int(value.value)
-
-    call("cuInit", 0)
-    if number("cuDeviceGetCount") < 1:
-        raise _DriverError("the driver sees no GPU")
-    device = number("cuDeviceGet", 0)
-    name = ctypes.create_string_buffer(256)
-    call("cuDeviceGetName", name, len(name), device)
-    major, minor = (number("cuDeviceGetAttribute", a, device) for a in (_ATTRIBUTE_MAJOR, _ATTRIBUTE_MINOR))
-    memory = number("cuDeviceTotalMem_v2", device, kind=ctypes.c_size_t)
-    return GpuInfo(
-        name=name.value.decode(errors="replace"),
-        compute_capability=f"{major}.{minor}",
-        memory_mib=memory >> 20,
-        driver=_driver_text(number("cuDriverGetVersion")),
-    )
 
 
 def _driver_text(cuda: int) -> str:

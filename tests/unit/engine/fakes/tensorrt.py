@@ -1,6 +1,7 @@
 """Stands in for `tensorrt`: an "ONNX" is JSON, a plan holds what the builder was told, running doubles.
 
-`$FAKE_TENSORRT=11` takes away what version 11 took away; `bare` also takes what old releases did not have.
+`$FAKE_TENSORRT=11` takes away what version 11 took away; `bare` also takes what old releases did not have; `rtx` adds
+what only TensorRT-RTX has.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202, ANN204, ARG002, ARG005 -- signatures are TensorRT's own
@@ -18,18 +19,21 @@ from types import SimpleNamespace
 import numpy as np
 
 KIND = os.environ.get("FAKE_TENSORRT", "10")
-__version__ = {"10": "10.3.0", "11": "11.4.1", "bare": "10.0.0"}[KIND]
+__version__ = {"10": "10.3.0", "11": "11.4.1", "bare": "10.0.0", "rtx": "1.7.1"}[KIND]
 DataType = enum.Enum("DataType", "FLOAT HALF BF16 INT8 INT32 INT64 BOOL FP8")
 TensorLocation = enum.Enum("TensorLocation", "DEVICE HOST")
 TensorIOMode = enum.Enum("TensorIOMode", "NONE INPUT OUTPUT")
 ProfilingVerbosity = enum.Enum("ProfilingVerbosity", "NONE DETAILED")
 LayerInformationFormat = enum.Enum("LayerInformationFormat", "ONELINE JSON")
+ExecutionContextAllocationStrategy = enum.Enum("ExecutionContextAllocationStrategy", "STATIC USER_MANAGED")
 MemoryPoolType = enum.Enum("MemoryPoolType", "WORKSPACE")
 BuilderFlag = enum.Enum("BuilderFlag", "VERSION_COMPATIBLE" if KIND == "11" else "VERSION_COMPATIBLE FP16 INT8")
 HardwareCompatibilityLevel = enum.Enum("HardwareCompatibilityLevel", "NONE AMPERE_PLUS")
 NetworkDefinitionCreationFlag = SimpleNamespace() if KIND == "11" else SimpleNamespace(STRONGLY_TYPED=1)
 if KIND != "bare":
     DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
+if KIND == "rtx":
+    CudaGraphStrategy = SimpleNamespace(DISABLED="disabled")
 HEADER = b"ftrt".ljust(64, b"\0")
 
 
@@ -200,12 +204,48 @@ class Runtime:
         return Engine(graph, self.logger)
 
 
+class RuntimeCache:
+    """Holds one word for each shape that was compiled."""
+
+    def __init__(self):
+        self.words = []
+
+    def deserialize(self, blob):
+        if not bytes(blob).startswith(b"cache:"):
+            return False
+        self.words = bytes(blob)[6:].split()
+        return True
+
+    def serialize(self):
+        return b"cache:" + b" ".join(self.words)
+
+
+class RuntimeConfig:
+    def __init__(self):
+        self.allocation, self.cache = ExecutionContextAllocationStrategy.STATIC, None
+        if KIND == "rtx":
+            self.create_runtime_cache = RuntimeCache
+
+    def set_execution_context_allocation_strategy(self, strategy):
+        self.allocation = strategy
+
+    def set_runtime_cache(self, cache):
+        self.cache = cache
+        return True
+
+
+class IProfiler:
+    def __init__(self):
+        self.made = True
+
+
 class Engine:
     def __init__(self, graph, logger):
         self.graph, self.logger = graph, logger
         self.rows = {**graph["inputs"], **graph["outputs"]}
+        self.device_memory_size_v2 = graph.get("workspace", 256)
         if KIND != "bare":
-            self.create_runtime_config = SimpleNamespace
+            self.create_runtime_config = RuntimeConfig
 
     num_io_tensors = property(lambda self: len(self.rows))
 
@@ -225,10 +265,13 @@ class Engine:
         return TensorLocation[self.rows[name].get("location", "DEVICE")]
 
     def get_tensor_profile_shape(self, name, index):
-        shape = self.rows[name]["shape"]
-        return [[size if dim < 0 else dim for dim in shape] for size in (1, 2, 4)]
+        shape, most = self.rows[name]["shape"], self.rows[name].get("most", 4)
+        return [[size if dim < 0 else dim for dim in shape] for size in (1, 2, most)]
 
-    def create_execution_context(self, config=None):
+    def create_execution_context(self, told):
+        config = told if isinstance(told, RuntimeConfig) else None
+        strategy = told if config is None else config.allocation
+        assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
         return None if self.graph.get("no_context") else Context(self, config)
 
     def create_engine_inspector(self):
@@ -236,12 +279,22 @@ class Engine:
 
 
 class Context:
+    """Doubles x; what it needs of its workspace it writes there, so memory that is gone is found."""
+
     last: Context
 
     def __init__(self, engine, config):
         self.engine, self.config = engine, config
         self.shapes, self.addresses = {}, {}
+        self.workspace, self.ran = 0, None
+        self.profiler = None
         Context.last = self
+        if KIND == "rtx":
+            self.is_stream_capturable = lambda stream: not engine.graph.get("uncapturable")
+
+    def set_device_memory(self, memory, size):
+        assert size == self.engine.device_memory_size_v2
+        self.workspace = memory
 
     def set_input_shape(self, name, shape):
         self.shapes[name] = tuple(shape)
@@ -269,10 +322,29 @@ class Context:
             self.engine.logger.log(ILogger.ERROR, self.engine.graph["fails"])
             return False
         cuda = fake_cuda.FakeCuda.current
-        cuda.clock_ms += fake_cuda.RUN_MS
-        source, target = (_floats(cuda.memory[self.addresses[name]]) for name in ("x", "y"))
-        count = min(len(source), len(target))
-        target[:count] = source[:count] * 2
+        if stream in cuda.captures:
+            assert self.ran == self.shapes, "a context runs once at its shapes before it is captured"
+            if self.engine.graph.get("control_flow"):
+                self.engine.logger.log(ILogger.ERROR, "no control flow in graphs")
+                return False
+        self.ran = dict(self.shapes)
+        if self.config is not None and self.config.cache is not None:
+            self.config.cache.words.append(str(self.shapes).replace(" ", "").encode())
+        source, target = (self.addresses[name] for name in ("x", "y"))
+        (shape, *_) = self.shapes.values()
+        workspace = self.workspace
+
+        def run():
+            count = int(np.prod(shape))
+            if workspace:
+                cuda.at(workspace)[:] = 1
+            _floats(cuda.at(target))[:count] = _floats(cuda.at(source))[:count] * 2
+
+        cuda.enqueue(stream, run, (source, target, *([workspace] if workspace else [])))
+        if self.profiler is not None:
+            cuda.sync(stream)
+            for layer, ms in (("double", 0.75), ("copy", 0.25)):
+                self.profiler.report_layer_time(layer, ms)
         return True
 
 

@@ -1,0 +1,1 @@
+"""What runs an engine: the plan, its execution contexts, memory and graphs; `mmtrt.runtimes.tensorrt` is the door."""

@@ -1,0 +1,1 @@
+"""Building blocks for fusion models, for one's own too: encoders, fusion modules, heads; shapes in their docstrings."""

@@ -1,0 +1,1 @@
+"""The zoo's models; each module has a factory that `mmtrt.zoo.REGISTRY` names."""

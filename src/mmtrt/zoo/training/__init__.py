@@ -1,0 +1,1 @@
+"""How the zoo's models are trained, scored and described."""
