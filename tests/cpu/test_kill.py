@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from started import start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and process groups as Linux has them")
 
@@ -26,26 +27,6 @@ build = ["int8"]
 duration_s = 0.3
 """
 STAGES = ("export", "parse", "precision", "engine", "parity", "bench")
-
-
-def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
-    """Start the command in a process group of its own, with a cache of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "mmtrt", *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "MMTRT_CACHE_DIR": str(folder / "cache")},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 -- the tests have no threads that hold locks
-    )
-
-
-def _hear_ctrl_c() -> None:
-    """A shell that starts a job in the background has it ignore Ctrl-C, and what it starts inherits that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def parts(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ import onnx
 import psutil
 import pytest
 from onnx import TensorProto, helper
+from started import start
 
 from mmtrt.artifacts import StageCache
 from mmtrt.errors import InputError
@@ -56,21 +57,6 @@ from mmtrt.pipeline.deadline import check_within
 request = CheckRequest(candidate=sys.argv[1], against=sys.argv[1], samples=sys.argv[2], stress=())
 check_within(Context(), request, 5, lambda told: print(told.verdict), then=lambda *_: time.sleep(600))
 """
-
-
-def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
-    """Start a check with a cache of its own, in a group of processes of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "mmtrt", "check", *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "MMTRT_CACHE_DIR": str(folder / "cache")},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )
 
 
 def endless(path: Path) -> Path:
@@ -136,7 +122,7 @@ FILES = ("--json", "--junit", "junit.xml", "--summary", "summary.md")
 def test_native_code_that_hangs_in_its_own_process_is_ended(tmp_path: Path) -> None:
     model = endless(tmp_path / "endless.onnx")
     limit = ("--samples", "random", "--time-limit", 4)
-    process = start(tmp_path, model, "--against", model, *limit, *FILES)
+    process = start(tmp_path, "check", model, "--against", model, *limit, *FILES)
     children = child_of(process)
     found = told(process, tmp_path)
     assert (found["samples"], found["outputs"]) == (0, {})
@@ -147,7 +133,7 @@ def test_native_code_that_hangs_in_its_own_process_is_ended(tmp_path: Path) -> N
 def test_code_that_hangs_in_the_thread_that_checks_is_left_behind(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "stuck.py").write_text(STUCK, encoding="utf-8")
     samples = ("--samples", tiny.with_name("tiny.golden"), "--time-limit", 6)
-    process = start(tmp_path, "stuck:factory", "--against", tiny, *samples, *FILES)
+    process = start(tmp_path, "check", "stuck:factory", "--against", tiny, *samples, *FILES)
     children = child_of(process)
     found = told(process, tmp_path)
     assert (found["samples"], found["candidate"]["what"]) == (0, "stuck:factory")
@@ -214,7 +200,7 @@ def test_a_failure_within_the_time_is_what_it_is(tiny: Path) -> None:
 
 def test_two_checks_at_once_on_the_same_files(tiny: Path, recorded: Path, tmp_path: Path) -> None:
     # A limit that is not met changes nothing.
-    both = [start(tmp_path, tiny, "--against", recorded, "--time-limit", 250, *FILES) for _ in range(2)]
+    both = [start(tmp_path, "check", tiny, "--against", recorded, "--time-limit", 250, *FILES) for _ in range(2)]
     verdicts = []
     for process in both:
         out, err = process.communicate(timeout=200)
@@ -228,7 +214,7 @@ def test_two_checks_at_once_on_the_same_files(tiny: Path, recorded: Path, tmp_pa
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
     model = endless(tmp_path / "endless.onnx")
-    process = start(tmp_path, model, "--against", model, "--samples", "random", "--time-limit", 200, *FILES)
+    process = start(tmp_path, "check", model, "--against", model, "--samples", "random", "--time-limit", 200, *FILES)
     children = child_of(process)
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
