@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from mmtrt.results.benchmarks import BenchResult, BenchRow
+from mmtrt.results.deployments import DeployResult, Mismatch
 from mmtrt.results.plain import plain
 
 __all__ = [
@@ -15,9 +16,11 @@ __all__ = [
     "BenchRow",
     "BuildResult",
     "CheckResult",
+    "DeployResult",
     "LayerError",
     "LayerVerdict",
     "Located",
+    "Mismatch",
     "OutputResult",
     "Ran",
     "StressResult",
