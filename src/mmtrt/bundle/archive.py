@@ -128,8 +128,7 @@ def _stream(inner: Mapping[str, bytes | Path]) -> Iterator[bytes]:
     for name, content in inner.items():
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         yield _header(name, size)
-        for chunk in _chunks(content):
-            yield chunk
+        yield from _chunks(content)
         yield _padding(size)
     yield _END
 

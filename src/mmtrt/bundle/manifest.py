@@ -171,8 +171,6 @@ class Manifest(_Frozen):
 def parse_manifest(data: bytes, what: str) -> Manifest:
     """Read a manifest whose digest was verified; InputError names `what` and the first thing that is wrong."""
     try:
-        if len(data) > MANIFEST_BYTES:
-            raise ValueError(f"it has {len(data)} bytes")
         return Manifest.model_validate(json.loads(data, object_pairs_hook=_once))
     except ValidationError as error:
         first = error.errors()[0]
