@@ -3,7 +3,7 @@
 #
 # MMTRT_VENV    the virtual environment, .venv in the project unless set
 # MMTRT_PYTHON  the Python 3.10 to 3.13 to make it with; found on PATH unless set
-# MMTRT_EXTRAS  the extras to install, "onnx,export,hf,rtx,cuda,plot,dev" unless set
+# MMTRT_EXTRAS  the extras to install, "onnx,export,hf,rtx,cuda,plot,sign,dev" unless set
 # pip's own variables (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS, ...) hold as everywhere.
 #
 # The environment carries a state, in one file that is replaced whole:
@@ -15,7 +15,7 @@
 root=$(CDPATH='' cd -P -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)
 venv=${MMTRT_VENV:-$root/.venv}
 [[ $venv == /* ]] || venv=$PWD/$venv
-extras=${MMTRT_EXTRAS-onnx,export,hf,rtx,cuda,plot,dev}
+extras=${MMTRT_EXTRAS-onnx,export,hf,rtx,cuda,plot,sign,dev}
 readonly root venv extras
 
 say() { printf '%s\n' "$*" >&2; }
