@@ -71,7 +71,8 @@ for path in sys.argv[3:]:
     with open(path, "rb") as file:
         digest.update(b"\0" + file.read())
 print(digest.hexdigest())
-' "$root|$venv" "$extras" "$root/pyproject.toml" "$constraints" "$root/scripts/lib.sh"
+' "$root|$venv" "$extras" "$root/pyproject.toml" "$root/packages/mmtrt-zoo/pyproject.toml" \
+    "$constraints" "$root/scripts/lib.sh"
 }
 
 read_state() {
@@ -115,7 +116,8 @@ install_all() {
   if is_owned; then write_state unfinished; else write_state outdated; fi
   install "build tools" pip setuptools wheel hatchling editables
   [[ ,$extras, != *,export,* && ,$extras, != *,hf,* ]] || install torch torch
-  install "mmtrt and the rest" --no-build-isolation --editable "$root${extras:+[$extras]}"
+  install "mmtrt and the rest" --no-build-isolation \
+    --editable "$root${extras:+[$extras]}" --editable "$root/packages/mmtrt-zoo"
   write_state "$fingerprint"
   say "setup: ready after $((SECONDS - start)) s"
   trap - INT

@@ -45,7 +45,7 @@ TRAINED: Mapping[str, str] = MappingProxyType(
         "dialogue": "mmtrt.zoo.models.dialogue:LESSON",
     }
 )
-"""Model name -> `module:LESSON`: what `python -m mmtrt.zoo.train` trains, with a checkpoint in the package.
+"""Model name -> `module:LESSON`: what `python -m mmtrt.zoo.train` trains, with a checkpoint in `mmtrt-zoo`.
 
 The models of REGISTRY that are not here have random weights.
 """

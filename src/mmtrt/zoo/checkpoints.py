@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,16 +12,37 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mmtrt.errors import ModelError
+from mmtrt.errors import InputError, ModelError
 
-__all__ = ["borrow", "checkpoint_path", "load_checkpoint"]
+__all__ = ["borrow", "checkpoint_path", "load_checkpoint", "weights_package"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
+_DISTRIBUTION = "mmtrt-zoo"
+_PACKAGE = "mmtrt_zoo"
+
+
+def weights_package() -> Path:
+    """Return the folder of the package `mmtrt_zoo`, which holds `checkpoints/` and `cards/`.
+
+    That of the source tree where mmtrt itself runs from one: its weights fit its models. Else the installed one;
+    InputError where there is none.
+    """
+    beside = Path(__file__).parents[3] / "packages" / _DISTRIBUTION / "src" / _PACKAGE
+    if beside.is_dir():
+        return beside
+    if find_spec(_PACKAGE) is None:
+        raise InputError(
+            f"the weights of the zoo's models are not installed: no package {_PACKAGE}",
+            fix="Install them: pip install 'mmtrt[zoo]'",
+        )
+    # A wheel is installed as files, so what resources give is a path.
+    return Path(str(resources.files(_PACKAGE)))
+
 
 def checkpoint_path(name: str) -> Path:
-    """Return where the package keeps the weights of a model of the zoo."""
-    return Path(__file__).parent / "checkpoints" / f"{name}.safetensors"
+    """Return where the weights of a model of the zoo are kept; InputError where `mmtrt-zoo` is not installed."""
+    return weights_package() / "checkpoints" / f"{name}.safetensors"
 
 
 def borrow(model: nn.Module, name: str, parts: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 Run it again after a kill or a Ctrl-C, and it goes on where it stopped. Each run has a directory of its own
 under `--out`: `state.pt` while training, then `model.safetensors` and `result.json`.
 `--blind MODALITY` trains without that modality, to see what the others give away.
-`--install` puts the checkpoint and the card into the package.
+`--install` puts the checkpoint and the card into `mmtrt-zoo`.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=card.has_bfloat16())
     parser.add_argument("--half", action="store_true", help="store the checkpoint in half precision, and score that")
-    parser.add_argument("--install", action="store_true", help="put checkpoint and card into the package")
+    parser.add_argument("--install", action="store_true", help="put checkpoint and card into mmtrt-zoo")
     parser.add_argument("--note", action="append", default=[], help="with --install: a line for the card")
     return parser.parse_args(argv)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from mmtrt.zoo import REGISTRY, TRAINED
 from mmtrt.zoo.blocks.encoders import additive_mask
 from mmtrt.zoo.blocks.fusion import CoAttentionFusion, EarlyFusion, GuidedPooling, LateFusion, ModalityAttention
-from mmtrt.zoo.checkpoints import checkpoint_path
+from mmtrt.zoo.checkpoints import checkpoint_path, weights_package
 from mmtrt.zoo.data import records
 from mmtrt.zoo.training import card
 from mmtrt.zoo.training.lesson import SEEING, find_lesson
@@ -98,7 +98,7 @@ def test_an_event_gets_the_same_logits_alone_and_in_a_batch(parts: Any) -> None:
 
 
 def test_the_checkpoint_scores_as_the_card_says(name: str, parts: Any) -> None:
-    lesson, written = find_lesson(name), json.loads((card.PACKAGE / "cards" / f"{name}.json").read_text("utf-8"))
+    lesson, written = find_lesson(name), json.loads((weights_package() / "cards" / f"{name}.json").read_text("utf-8"))
     blinds = (SEEING, lesson.modalities[-1])
     told = (written["test"], written["test_blinded"][lesson.modalities[-1]])
     for blind, wanted in zip(blinds, told, strict=True):
@@ -110,7 +110,7 @@ def test_the_checkpoint_scores_as_the_card_says(name: str, parts: Any) -> None:
 
 
 def test_the_card_tells_of_this_checkpoint(name: str, parts: Any) -> None:
-    path = card.PACKAGE / "cards" / f"{name}.json"
+    path = weights_package() / "cards" / f"{name}.json"
     written, lesson = json.loads(path.read_text(encoding="utf-8")), find_lesson(name)
     assert written["schema"] == card.SCHEMA
     assert written["checkpoint_sha256"] == card.weights_digest(parts[0].state_dict())

@@ -18,7 +18,7 @@ from mmtrt.export.sources import load_source
 from mmtrt.metrics import TASK_METRICS
 from mmtrt.runtimes.ort import OrtRunner
 from mmtrt.zoo import REGISTRY, TRAINED
-from mmtrt.zoo.checkpoints import checkpoint_path
+from mmtrt.zoo.checkpoints import checkpoint_path, weights_package
 from mmtrt.zoo.data.collating import collate
 from mmtrt.zoo.models import audio_text, medical, recommend, retrieval
 from mmtrt.zoo.training import card
@@ -43,7 +43,7 @@ def parts(module: ModuleType) -> Any:
 
 @pytest.fixture(scope="module")
 def written(module: ModuleType) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((card.PACKAGE / "cards" / f"{module.NAME}.json").read_text("utf-8"))
+    read: dict[str, Any] = json.loads((weights_package() / "cards" / f"{module.NAME}.json").read_text("utf-8"))
     return read
 
 
@@ -121,7 +121,7 @@ def test_the_checkpoint_scores_as_the_card_says_and_needs_each_modality(
 def test_the_card_tells_of_this_checkpoint(module: ModuleType, parts: Any, written: dict[str, Any]) -> None:
     assert written["checkpoint_sha256"] == card.weights_digest(parts[0].state_dict())
     assert written["model"]["parameters"] == parameter_counts(parts[0])
-    text = (card.PACKAGE / "cards" / f"{module.NAME}.md").read_text(encoding="utf-8")
+    text = (weights_package() / "cards" / f"{module.NAME}.md").read_text(encoding="utf-8")
     assert text == card.markdown(written)
     assert set(written["test_blinded"]) == set(module.MODALITIES)
     assert checkpoint_path(module.NAME).stat().st_size <= 4_000_000

@@ -17,9 +17,9 @@ from torch import nn
 from mmtrt.artifacts import place, whole_file, write_json
 from mmtrt.errors import InputError
 from mmtrt.machine import machine
+from mmtrt.zoo.checkpoints import weights_package
 from mmtrt.zoo.training.lesson import Lesson
 
-PACKAGE: Final = Path(__file__).parents[1]
 SCHEMA: Final = "mmtrt.zoo-card/2"
 
 
@@ -70,11 +70,11 @@ def run_name(blind: str, seed: int) -> str:
     return f"{f'blind-{blind}' if blind else 'seeing'}-seed{seed}"
 
 
-def install(lesson: Lesson[Any], chosen: Path, package: Path = PACKAGE, notes: Sequence[str] = ()) -> list[Path]:
-    """Put a finished run's checkpoint into the package, and the card beside; returns the paths written.
+def install(lesson: Lesson[Any], chosen: Path, package: Path | None = None, notes: Sequence[str] = ()) -> list[Path]:
+    """Put a finished run's checkpoint into `mmtrt-zoo`, and the card beside; returns the paths written.
 
-    Blind runs beside `chosen` go into the card; InputError if one that the lesson names is missing. `notes` is
-    what a reader must know of the run that its figures don't tell.
+    Blind runs beside `chosen` go into the card; InputError if one that the lesson names is missing, or the package is.
+    `notes` is what a reader must know of the run that its figures don't tell.
     """
     blind = {one: result for one in lesson.modalities if (result := _blind_run(lesson, chosen.parent, one))}
     document = {
@@ -86,7 +86,8 @@ def install(lesson: Lesson[Any], chosen: Path, package: Path = PACKAGE, notes: S
         "data": lesson.data(),
         "notes": list(notes),
     }
-    checkpoint, cards = package / "checkpoints" / f"{lesson.name}.safetensors", package / "cards"
+    into = package or weights_package()
+    checkpoint, cards = into / "checkpoints" / f"{lesson.name}.safetensors", into / "cards"
     place(chosen / "model.safetensors", checkpoint)
     write_json(cards / f"{lesson.name}.json", document)
     with whole_file(cards / f"{lesson.name}.md") as part:
