@@ -19,10 +19,12 @@ from mmtrt.precision.graph import MODULE_KEY, mac_nodes, typed, usual_shapes, wi
 from mmtrt.results import plain
 from mmtrt.tensors import ModelSpec
 
-__all__ = ["ENGINE", "engine_stage"]
+__all__ = ["ENGINE", "TIMING", "engine_stage"]
 
 ENGINE = "model.engine"
 """The engine's name in the stage's folder; its manifest and its layers lie beside it."""
+TIMING = "timing.cache"
+"""What TensorRT's builder timed, in the stage's folder; TensorRT-RTX times nothing."""
 
 
 def engine_stage(
