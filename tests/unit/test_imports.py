@@ -14,9 +14,11 @@ import mmtrt
 
 # What no extra-less install has: the modules of the extras, by their top-level names.
 EXTRAS = (
+    "cryptography",
     "cuda",
     "matplotlib",
     "ml_dtypes",
+    "model_signing",
     "onnx",
     "onnx_ir",
     "onnxruntime",
@@ -40,6 +42,7 @@ NEED_EXTRAS = (
     # Layers and branches are found in ONNX graphs; of an engine's own table they are told without.
     "mmtrt.bench.branches",
     "mmtrt.bench.ort_*",
+    "mmtrt.bundle.signing_model",
     "mmtrt.export.*",
     "mmtrt.onnx_files",
     "mmtrt.onnx_mapped",
