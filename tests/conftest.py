@@ -102,7 +102,7 @@ sqnr_db = 15
 
 [bundle]
 version = "1.2.0"
-targets = ["any-rtx", "orin"]
+targets = ["any-rtx", "orin-nano"]
 golden = 4
 """
 
@@ -111,7 +111,7 @@ golden = 4
 def tiny_bundle(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the test model, `tiny.mmtrt`: one file, FP32 and INT8, four golden samples, not signed.
 
-    It carries the engine of `any-rtx` where TensorRT-RTX is installed; that of `orin` is built on the board.
+    It carries the engine of `any-rtx` where TensorRT-RTX is installed; that of `orin-nano` is built on the board.
     """
     from mmtrt.artifacts import StageCache
     from mmtrt.pipeline.bundling import bundle_recipe

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -43,7 +42,9 @@ def bundle(
         # Before the minutes that the stages take.
         if not key.is_file():
             raise InputError(f"there is no key {key}", fix="Check the path; docs/bundle.md says how to make one.")
-        sign, path = import_module("mmtrt.bundle.signing").sign, key
+        from mmtrt.bundle.signing import sign
+
+        path = key
         signer = Key(name=key.name, sign=lambda manifest: sign(manifest, path))
     result = bundle_recipe(show.context(no_cache=no_cache), loaded, output, signer)
     show.result(result.to_json(), facts_view(bundle_view(result)))

@@ -14,5 +14,5 @@ def test_it_carries_what_a_device_needs(tiny_bundle: Path) -> None:
     assert manifest.models.keys() == {"fp32", "int8"}
     assert manifest.models["int8"].budget == {"sqnr_db": 15.0}
     assert manifest.models["int8"].measured["verdict"] == "pass"
-    assert manifest.targets.keys() == {"any-rtx", "orin"}
+    assert manifest.targets.keys() == {"any-rtx", "orin-nano"}
     assert sum(name.endswith(".npz") for name in manifest.files) == 4
