@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mmtrt.artifacts import write_json
@@ -21,8 +21,8 @@ from mmtrt.deploy.request import DeployRequest, Notes
 from mmtrt.deploy.standing import fits, of_document, rolled_back, verified
 from mmtrt.engine.flavours import Flavour
 from mmtrt.engine.targets import Target
-from mmtrt.errors import InputError, UsageError
-from mmtrt.results import DeployResult
+from mmtrt.errors import InputError, MachineError, UsageError
+from mmtrt.results import DeployResult, Mismatch
 from mmtrt.tensors import ModelSpec
 
 __all__ = ["deploy", "roll_back"]
@@ -39,18 +39,17 @@ def deploy(request: DeployRequest) -> DeployResult:
     that is out of its budget is the state `rejected`.
     """
     with opened(request.directory) as directory:
-        machine = look()
         notes = Notes(request.note)
         request.stage(f"verify {request.bundle}")
         seal = sealed(request.bundle)
-        standing = _standing(request, directory, machine, seal.digest, notes)
+        standing = _standing(request, directory, seal.digest, notes)
         if standing is not None:
             return standing
         _check_room(directory.root, seal.size, "the bundle")
         with directory.part() as part:
             (part / BUNDLE).mkdir()
             bundle = unpack(request.bundle, part / BUNDLE, request.trust)
-            return _Deploy(request, directory, machine, notes, part, bundle).run()
+            return _Deploy(request, directory, notes, part, bundle).run()
 
 
 def roll_back(root: Path, trust: Trust | None = None) -> DeployResult:
@@ -58,12 +57,10 @@ def roll_back(root: Path, trust: Trust | None = None) -> DeployResult:
     if not root.is_dir():
         raise InputError(f"there is no deployment {root}", fix="Check the path.")
     with opened(root) as directory:
-        return rolled_back(directory, look(), trust)
+        return rolled_back(directory, look, trust)
 
 
-def _standing(
-    request: DeployRequest, directory: Directory, machine: Machine, digest: str, notes: Notes
-) -> DeployResult | None:
+def _standing(request: DeployRequest, directory: Directory, digest: str, notes: Notes) -> DeployResult | None:
     """Return the result where this very bundle runs already, all of its files whole, on this machine as it is."""
     current = directory.current()
     if request.until == "build" or current is None or not digest.startswith(current.digest):
@@ -73,7 +70,7 @@ def _standing(
     except InputError as error:
         notes(f"{current.path.name} is deployed again: {error.message}")
         return None
-    why = fits(document, machine)
+    why = fits(document, look())
     if request.target not in {None, document.get("target")}:
         why = f"its target is {document.get('target')}"
     if why or found.digest != digest:
@@ -102,10 +99,11 @@ class _Deploy:
 
     request: DeployRequest
     directory: Directory
-    machine: Machine
     notes: Notes
     part: Path
     bundle: Opened
+    machine: Machine = field(init=False)
+    mismatches: tuple[Mismatch, ...] = ()
 
     @property
     def manifest(self) -> Manifest:
@@ -116,19 +114,25 @@ class _Deploy:
         current = self.directory.current()
         self._check_successor(current)
         spec = self._spec()
+        self.machine = look()
         chosen = self._chosen(spec)
         wanted = self._wanted(spec, chosen.target, chosen.flavour)
-        ready = self._engine(wanted)
-        result = self._result(chosen, wanted, ready, current)
+        self._told((*chosen.mismatches, *engines.unfitting(self.manifest, wanted)))
         if self.request.until == "build":
-            return replace(result, state="built, not run", version_directory="", previous="", notes=self.notes.all())
-        engine = engines.take(ready, self.part)
-        self.request.stage(f"run {engine.name}: golden samples, then latency")
-        found = measured(self._golden(engine, ready, spec, wanted))
+            result = self._result(wanted, self._made(wanted), None)
+            return replace(result, state="built, not run", version_directory="")
+        ready, found = self._ran(spec, wanted)
         for text in found.notes:
             self.notes(text)
-        result = replace(result, ran=found.runs, parity=found.parity, latency=found.latency, notes=self.notes.all())
+        result = replace(
+            self._result(wanted, ready, current), ran=found.runs, parity=found.parity, latency=found.latency
+        )
         return self._judged(result, found, wanted)
+
+    def _told(self, found: tuple[Mismatch, ...]) -> None:
+        self.mismatches = found
+        for one in found:
+            self.notes(f"{one.what}: wanted {one.wanted}, found {one.found}. {one.fix}")
 
     # ---- before the engine
 
@@ -167,8 +171,6 @@ class _Deploy:
         )
         if chosen.why:
             self.notes(chosen.why)
-        for one in chosen.mismatches:
-            self.notes(f"{one.what}: wanted {one.wanted}, found {one.found}. {one.fix}")
         return chosen
 
     def _wanted(self, spec: ModelSpec, target: Target, flavour: Flavour, name: str | None = None) -> Wanted:
@@ -190,17 +192,25 @@ class _Deploy:
 
     # ---- the engine
 
-    def _engine(self, wanted: Wanted) -> ReadyEngine:
-        bundle = self.part / BUNDLE
-        if self.request.until == "switch":
-            found = engines.from_bundle(bundle, self.manifest, wanted, self.part, self.notes)
-            if found is not None:
-                return found
+    def _ran(self, spec: ModelSpec, wanted: Wanted) -> tuple[ReadyEngine, Measured]:
+        """Run the bundle's engine where one fits, else, or where this machine can't load it, one that is built."""
+        reused = engines.from_bundle(self.part / BUNDLE, self.manifest, wanted, self.part, self.notes)
+        if reused is not None:
+            try:
+                return reused, self._measured(reused, spec, wanted)
+            except MachineError as error:
+                self.notes(f"the bundle's engine does not run here, and one is built: {error.message}")
+        made = self._made(wanted)
+        return made, self._measured(made, spec, wanted)
+
+    def _made(self, wanted: Wanted) -> ReadyEngine:
         weights = sum(self.manifest.files[name].bytes for name in self._files(wanted))
         _check_room(self.directory.root, 2 * (weights + _KERNELS_BYTES), "the engine, in the cache and in the version")
         self.request.stage(f"engine for {wanted.target} with {wanted.flavour}")
         seeds = {
-            engines.timing_name(row.flavor, row.flavor_version, row.gpu, row.compute_capability): bundle / row.path
+            engines.timing_name(row.flavor, row.flavor_version, row.gpu, row.compute_capability): self.part
+            / BUNDLE
+            / row.path
             for row in self.manifest.timing_caches
         }
         return engines.made(self.directory.cache, wanted, seeds, self.notes)
@@ -209,24 +219,26 @@ class _Deploy:
         model = self.manifest.models[self.manifest.targets[wanted.target].precision]
         yield from (model.path, *model.data)
 
-    def _golden(self, engine: Path, ready: ReadyEngine, spec: ModelSpec, wanted: Wanted) -> Golden:
-        model = self.manifest.models[self.manifest.targets[wanted.target].precision]
+    def _measured(self, ready: ReadyEngine, spec: ModelSpec, wanted: Wanted) -> Measured:
+        engine = engines.take(ready, self.part)
+        self.request.stage(f"run {engine.name}: golden samples, then latency")
         firsts = [span.max[0] for span in ready.manifest.profile.values() if span.max]
-        return Golden(
+        golden = Golden(
             engine=engine,
             samples=self.part / BUNDLE / self.manifest.golden,
             spec=spec,
             precision=wanted.precision,
             digest=ready.manifest.engine_digest,
-            budget=model.budget,
+            budget=self.manifest.models[self.manifest.targets[wanted.target].precision].budget,
             largest=min(firsts, default=1),
             cache=self.directory.cache,
             duration_s=self.request.duration_s,
         )
+        return measured(golden)
 
     # ---- the end
 
-    def _result(self, chosen: Chosen, wanted: Wanted, ready: ReadyEngine, current: Version | None) -> DeployResult:
+    def _result(self, wanted: Wanted, ready: ReadyEngine, current: Version | None) -> DeployResult:
         name = self.directory.next_name(self.manifest.name, self.manifest.version, self.bundle.digest)
         return DeployResult(
             state="deployed",
@@ -243,9 +255,10 @@ class _Deploy:
             flavor=wanted.flavour.name,
             flavor_version=wanted.flavour.version,
             build_s=ready.build_s,
-            mismatches=chosen.mismatches,
+            mismatches=self.mismatches,
             previous=current.path.name if current is not None else "",
             machine=self.machine.to_json(),
+            notes=self.notes.all(),
         )
 
     def _judged(self, result: DeployResult, found: Measured, wanted: Wanted) -> DeployResult:

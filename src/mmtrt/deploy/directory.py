@@ -107,6 +107,8 @@ class Directory:
             sync_tree(part)
             part.rename(target)
             sync(target.parent)
+            # The folder of versions may be new itself.
+            sync(self.root)
         version = self._version(name)
         if version is None:
             raise RuntimeError(f"{name!r} is no name of a version")
@@ -177,8 +179,9 @@ def opened(root: Path, *, made: bool = True) -> Iterator[Directory]:
     It is made where it is missing and `made` is true. UsageError where it holds something else.
     """
     with machine_errors(str(root)):
-        if made:
+        if made and not root.is_dir():
             root.mkdir(parents=True, exist_ok=True)
+            sync(root.resolve().parent)
         if not (root / _LOCK).exists() and (not root.is_dir() or any(root.iterdir())):
             raise UsageError(
                 f"{root} is no directory of a deployment", fix="Give an empty or a new directory, or an earlier one."

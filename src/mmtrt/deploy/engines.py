@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +18,22 @@ from mmtrt.engine import manifest as manifests
 from mmtrt.engine.build import BuildOptions, build_engine, int8_kept
 from mmtrt.engine.flavours import Flavour, GpuInfo
 from mmtrt.errors import BuildError, InputError
-from mmtrt.runtimes.tensorrt_api import manifest_path
+from mmtrt.results import Mismatch
+from mmtrt.runtimes.tensorrt_api import LABELS, manifest_path
 from mmtrt.tensors import Profile
 
-__all__ = ["ReadyEngine", "Wanted", "bundled", "forget", "from_bundle", "made", "take"]
+__all__ = [
+    "ReadyEngine",
+    "Wanted",
+    "bundled",
+    "forget",
+    "from_bundle",
+    "made",
+    "take",
+    "tidy",
+    "timing_name",
+    "unfitting",
+]
 
 _ENGINE = "model.engine"
 _TIMING = "timing.cache"
@@ -101,6 +113,30 @@ def _fits(engine: BundledEngine, wanted: Wanted) -> bool:
     )
 
 
+def unfitting(manifest: Manifest, wanted: Wanted) -> tuple[Mismatch, ...]:
+    """Return why the bundle's engines for a target are not for this machine; empty where one is, or there are none."""
+    if bundled(manifest, wanted) is not None:
+        return ()
+    return tuple(
+        Mismatch(what=what, wanted=f"{wants}, which a bundled engine is for", found=has, fix=_BUILT, stops=False)
+        for engine in manifest.engines
+        if (engine.target, engine.onnx) == (wanted.target, wanted.digest)
+        for what, wants, has in _apart(engine, wanted)
+    )
+
+
+_BUILT = "None is needed: the engine is built here."
+
+
+def _apart(engine: BundledEngine, wanted: Wanted) -> Iterator[tuple[str, str, str]]:
+    theirs, ours = f"{LABELS[engine.flavor]} {engine.flavor_version}", str(wanted.flavour)
+    if theirs != ours:
+        yield "TensorRT version", theirs, ours
+    if engine.gpu is not None and (engine.gpu, engine.compute_capability) != wanted.bound_to:
+        here = f"{wanted.gpu.name} ({wanted.gpu.compute_capability})" if wanted.gpu else "none"
+        yield "GPU type", f"{engine.gpu} ({engine.compute_capability})", here
+
+
 def from_bundle(
     bundle: Path, manifest: Manifest, wanted: Wanted, folder: Path, note: Callable[[str], None]
 ) -> ReadyEngine | None:
@@ -166,7 +202,9 @@ def _build(
 ) -> ReadyEngine:
     with part_of(folder.parent) as part:
         options = replace(wanted.options, timing_cache=_timing(cache, wanted, seeds, part))
-        built = build_engine(wanted.onnx, part / _ENGINE, profile=wanted.profile, options=options)
+        built = build_engine(
+            wanted.onnx, part / _ENGINE, profile=wanted.profile, options=options, flavour=wanted.flavour
+        )
         for text in built.notes:
             note(text)
         if wanted.precision == "int8" and int8_kept(built) == 0:

@@ -12,6 +12,7 @@ from typing import Any
 from mmtrt.engine.board import Board, board
 from mmtrt.engine.flavours import Flavour, GpuInfo, gpu, gpu_trouble, installed
 from mmtrt.engine.targets import Target
+from mmtrt.isolation import run_isolated
 from mmtrt.machine import machine
 from mmtrt.results import Mismatch
 from mmtrt.runtimes.tensorrt_api import FLAVOURS, LABELS, FlavourName, install_line
@@ -42,7 +43,8 @@ class Machine:
 def look() -> Machine:
     """Look at this machine."""
     return Machine(
-        flavours=tuple(installed()),
+        # TensorRT's libraries would stay in this process, and take memory from the builder.
+        flavours=tuple(run_isolated(installed, what="the look at TensorRT")),
         gpu=gpu(),
         gpu_trouble=gpu_trouble(),
         reaches_cuda=_has("cuda", "cuda.core") or _has("pycuda", "pycuda.driver"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -63,7 +63,7 @@ def fits(document: Mapping[str, Any], machine: Machine) -> str:
     return ""
 
 
-def rolled_back(directory: Directory, machine: Machine, trust: Trust | None) -> DeployResult:
+def rolled_back(directory: Directory, look: Callable[[], Machine], trust: Trust | None) -> DeployResult:
     """Switch back to the version before the current one; InputError where there is none, or it was altered."""
     current = directory.current()
     before = previous_name(current) if current is not None else ""
@@ -74,6 +74,7 @@ def rolled_back(directory: Directory, machine: Machine, trust: Trust | None) -> 
             fix="Deploy the bundle of the version that you want.",
         )
     opened, document = verified(version, trust)
+    machine = look()
     why = fits(document, machine)
     if why:
         raise MachineError(f"{version.path.name} can't run here any more: {why}", fix=_AGAIN)
