@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from mmtrt.artifacts import key_of
 from mmtrt.errors import RecipeError
@@ -22,6 +22,7 @@ else:
 
 __all__ = [
     "Bench",
+    "Bundle",
     "Calibration",
     "Model",
     "Parity",
@@ -193,6 +194,31 @@ class Part(_Section):
         return min(chain, self.narrowest, key=_WIDEST_FIRST.index)
 
 
+class Bundle(_Section):
+    """What `mmtrt bundle` packs: a version, the machines it is for, and what each of them runs.
+
+    `targets` are names in engines/targets or paths; without any it is the recipe's own. `precision` is what they run,
+    unless `precisions` says otherwise for one; without it the narrowest that is built. `golden` is how many of the
+    export's golden samples are carried at most; `engines` carries those that can be built where the bundle is made.
+    `plugins` names what an engine needs beside TensorRT.
+    """
+
+    version: Annotated[str, Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9}){0,3}$")] = "1.0.0"
+    targets: tuple[str, ...] = ()
+    precision: Stored | None = None
+    precisions: dict[str, Stored] = {}
+    golden: Annotated[int, Field(gt=0, le=1000)] = 16
+    engines: bool = True
+    plugins: tuple[str, ...] = ()
+
+    @field_validator("targets")
+    @classmethod
+    def _once(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(targets)) < len(targets):
+            raise ValueError("a target is named twice")
+        return targets
+
+
 class Recipe(_Section):
     """One deployment, whole; `parts` is for sources in several parts."""
 
@@ -205,6 +231,24 @@ class Recipe(_Section):
     bench: Bench = Bench()
     target: Target = Target()
     parts: dict[str, Part] = {}
+    bundle: Bundle = Bundle()
+
+    @field_validator("bundle")
+    @classmethod
+    def _built(cls, bundle: Bundle, info: ValidationInfo) -> Bundle:
+        for target in bundle.precisions:
+            _check_known("target", target, bundle.targets)
+        # Absent where it is wrong itself, which is told first.
+        precision: Precision | None = info.data.get("precision")
+        for told in (bundle.precision, *bundle.precisions.values()):
+            if told is not None and precision is not None and told not in precision.build:
+                raise ValueError(f"{told} is not built: precision.build is {', '.join(precision.build)}")
+        return bundle
+
+    def bundled_precision(self, target: str) -> Stored:
+        """Return what a target of the bundle runs."""
+        narrowest = max(self.precision.build, key=_WIDEST_FIRST.index)
+        return self.bundle.precisions.get(target, self.bundle.precision or narrowest)
 
     def part(self, name: str) -> Part:
         """Return what is said of a part; the defaults where nothing is."""

@@ -14,9 +14,11 @@ import mmtrt
 
 # What no extra-less install has: the modules of the extras, by their top-level names.
 EXTRAS = (
+    "cryptography",
     "cuda",
     "matplotlib",
     "ml_dtypes",
+    "model_signing",
     "onnx",
     "onnx_ir",
     "onnxruntime",
@@ -40,6 +42,7 @@ NEED_EXTRAS = (
     # Layers and branches are found in ONNX graphs; of an engine's own table they are told without.
     "mmtrt.bench.branches",
     "mmtrt.bench.ort_*",
+    "mmtrt.bundle.signing_model",
     "mmtrt.export.*",
     "mmtrt.onnx_files",
     "mmtrt.onnx_mapped",
@@ -63,10 +66,13 @@ NEED_EXTRAS = (
     "mmtrt.pipeline.bench_recipe",
     "mmtrt.pipeline.benching",
     "mmtrt.pipeline.building",
+    "mmtrt.pipeline.bundle_files",
+    "mmtrt.pipeline.bundling",
     "mmtrt.pipeline.chain_check",
     "mmtrt.pipeline.check_sides",
     "mmtrt.pipeline.checking",
     "mmtrt.pipeline.deadline",
+    "mmtrt.pipeline.engine_stage",
     "mmtrt.pipeline.exporting",
     "mmtrt.pipeline.hard_cases",
     "mmtrt.pipeline.inspecting",
@@ -75,6 +81,7 @@ NEED_EXTRAS = (
     "mmtrt.pipeline.parts_*",
     "mmtrt.pipeline.reached",
     "mmtrt.pipeline.recording",
+    "mmtrt.pipeline.recipe_stages",
     "mmtrt.pipeline.replay",
     "mmtrt.pipeline.run",
     "mmtrt.pipeline.searching",

@@ -10,6 +10,7 @@ from typing import Annotated, Optional
 import typer
 
 from mmtrt.cli.benching import bench
+from mmtrt.cli.bundling import bundle
 from mmtrt.cli.checking import check, record
 from mmtrt.cli.deploying import deploy
 from mmtrt.cli.options import (
@@ -30,7 +31,7 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app, in the order in which help shows them."""
-    for command in (export, build, check, record, sensitivity, bench, run, deploy, inspect, doctor):
+    for command in (export, build, check, record, sensitivity, bench, run, inspect, doctor, bundle, deploy):
         app.command()(command)
 
 
@@ -187,9 +188,10 @@ def run(
     from mmtrt.recipe import load_recipe
 
     loaded = load_recipe(recipe)
+    from mmtrt.pipeline.recipe_stages import out_folder
     from mmtrt.pipeline.run import run_recipe
 
-    folder = output or Path("engines/out") / loaded.name
+    folder = output or out_folder(loaded)
     result = run_recipe(show.context(no_cache=no_cache), loaded, folder)
     show.result(result.to_json(), result.view())
     show.note(

@@ -85,7 +85,7 @@ def deploy(
 def _trust(keys: list[Path], *, required: bool) -> Trust | None:
     if not keys and not required:
         return None
-    from mmtrt.bundle.signing import trust  # type: ignore[import-not-found]
+    from mmtrt.bundle.signing import trust
 
     verifies: Trust = trust(keys, required)
     return verifies

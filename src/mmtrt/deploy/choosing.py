@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pydantic import ValidationError
 
 from mmtrt.bundle.manifest import Manifest
-from mmtrt.deploy.preflight import Machine, flavour_for, mismatches
+from mmtrt.deploy.preflight import Machine, flavour_for
 from mmtrt.engine.flavours import Flavour
 from mmtrt.engine.targets import Target
 from mmtrt.errors import InputError, MachineError, UsageError
@@ -22,6 +22,7 @@ __all__ = ["Chosen", "choose", "refused", "targets_of"]
 class Chosen:
     """A target that fits this machine, what builds for it, and what of it is otherwise all the same."""
 
+    name: str
     target: Target
     flavour: Flavour
     mismatches: tuple[Mismatch, ...]
@@ -45,26 +46,27 @@ def choose(
     machine: Machine,
     *,
     wanted: str | None,
-    runs: bool,
+    otherwise: Callable[[str], tuple[Mismatch, ...]],
     ready: Callable[[str, Flavour], bool],
 ) -> Chosen:
     """Return the target that is named, else the one that fits best; MachineError names all that stops each.
 
-    `ready` tells whether the bundle holds an engine for a target that fits as it is. UsageError for an unknown name.
+    `otherwise` tells what of the machine is otherwise than a target asks, `ready` whether the bundle holds an engine
+    for a target that fits as it is. UsageError for an unknown name.
     """
     if wanted is not None and wanted not in targets:
         near = get_close_matches(wanted, targets, n=1)
         fix = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(targets)}."
         raise UsageError(f"the bundle has no target {wanted!r}", fix=fix)
     names = [wanted] if wanted is not None else list(targets)
-    found = {name: mismatches(targets[name], machine, runs=runs) for name in names}
+    found = {name: otherwise(name) for name in names}
     fitting: list[tuple[tuple[object, ...], Chosen]] = []
     for index, name in enumerate(names):
         flavour = flavour_for(targets[name], machine)
         if flavour is None or any(one.stops for one in found[name]):
             continue
         order = (not ready(name, flavour), len(found[name]), flavour.name != "tensorrt", index)
-        fitting.append((order, Chosen(target=targets[name], flavour=flavour, mismatches=found[name])))
+        fitting.append((order, Chosen(name=name, target=targets[name], flavour=flavour, mismatches=found[name])))
     if not fitting:
         raise refused(found)
     fitting.sort(key=lambda row: row[0])
@@ -78,12 +80,13 @@ def _told(first: tuple[tuple[object, ...], Chosen], others: Sequence[Chosen]) ->
         if not order[0]
         else "the fewest warnings, then TensorRT before TensorRT-RTX, then the bundle's order"
     )
-    names = ", ".join(other.target.name for other in others)
+    names = ", ".join(other.name for other in others)
     return Chosen(
+        name=chosen.name,
         target=chosen.target,
         flavour=chosen.flavour,
         mismatches=chosen.mismatches,
-        why=f"target {chosen.target.name!r} was chosen ({why}); {names} would fit too: --target names one",
+        why=f"target {chosen.name!r} was chosen ({why}); {names} would fit too: --target names one",
     )
 
 

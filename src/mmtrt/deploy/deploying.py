@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mmtrt.artifacts import write_json
 from mmtrt.bundle.archive import sealed
-from mmtrt.bundle.manifest import Manifest, version_key
+from mmtrt.bundle.manifest import Manifest, check_plugins, version_key
 from mmtrt.bundle.opening import Opened, Trust, unpack
 from mmtrt.deploy import engines
 from mmtrt.deploy.choosing import Chosen, choose, refused, targets_of
 from mmtrt.deploy.directory import BUNDLE, DOCUMENT, Directory, Version, opened
 from mmtrt.deploy.engines import ReadyEngine, Wanted
 from mmtrt.deploy.golden import Golden, Measured, measured
-from mmtrt.deploy.preflight import Machine, look, room
+from mmtrt.deploy.preflight import Machine, look, mismatches, room
 from mmtrt.deploy.request import DeployRequest, Notes
+from mmtrt.deploy.shapes import profile_for
 from mmtrt.deploy.standing import fits, of_document, rolled_back, verified
 from mmtrt.engine.flavours import Flavour
 from mmtrt.engine.targets import Target
@@ -88,7 +88,7 @@ def _standing(request: DeployRequest, directory: Directory, digest: str, notes: 
 
 
 def _check_room(folder: Path, needed: int, what: str) -> None:
-    found = tuple(room(folder, needed, what))
+    found = room(folder, needed, what)
     if found:
         raise refused({"any target": found})
 
@@ -116,7 +116,8 @@ class _Deploy:
         spec = self._spec()
         self.machine = look()
         chosen = self._chosen(spec)
-        wanted = self._wanted(spec, chosen.target, chosen.flavour)
+        check_plugins(self.manifest, chosen.target.plugins)
+        wanted = self._wanted(spec, chosen.name, chosen.target, chosen.flavour)
         self._told((*chosen.mismatches, *engines.unfitting(self.manifest, wanted)))
         if self.request.until == "build":
             result = self._result(wanted, self._made(wanted), None)
@@ -163,18 +164,21 @@ class _Deploy:
     def _chosen(self, spec: ModelSpec) -> Chosen:
         targets = targets_of(self.manifest)
 
-        def ready(name: str, flavour: Flavour) -> bool:
-            return engines.bundled(self.manifest, self._wanted(spec, targets[name], flavour, name)) is not None
+        runs = self.request.until == "switch"
 
-        chosen = choose(
-            targets, self.machine, wanted=self.request.target, runs=self.request.until == "switch", ready=ready
-        )
+        def otherwise(name: str) -> tuple[Mismatch, ...]:
+            root, needed = self.directory.root, self._engine_bytes(name)
+            return mismatches(targets[name], self.machine, runs=runs, folder=root, needed_bytes=needed)
+
+        def ready(name: str, flavour: Flavour) -> bool:
+            return engines.bundled(self.manifest, self._wanted(spec, name, targets[name], flavour)) is not None
+
+        chosen = choose(targets, self.machine, wanted=self.request.target, otherwise=otherwise, ready=ready)
         if chosen.why:
             self.notes(chosen.why)
         return chosen
 
-    def _wanted(self, spec: ModelSpec, target: Target, flavour: Flavour, name: str | None = None) -> Wanted:
-        name = name or next(key for key, row in targets_of(self.manifest).items() if row == target)
+    def _wanted(self, spec: ModelSpec, name: str, target: Target, flavour: Flavour) -> Wanted:
         precision = self.manifest.targets[name].precision
         model = self.manifest.models[precision]
         return Wanted(
@@ -182,7 +186,7 @@ class _Deploy:
             digest=model.digest,
             target=name,
             precision=precision,
-            profile=spec.dynamic_profile(),
+            profile=profile_for(spec, target),
             options=replace(target.options(), flavor=flavour.name),
             flavour=flavour,
             gpu=self.machine.gpu,
@@ -204,8 +208,6 @@ class _Deploy:
         return made, self._measured(made, spec, wanted)
 
     def _made(self, wanted: Wanted) -> ReadyEngine:
-        weights = sum(self.manifest.files[name].bytes for name in self._files(wanted))
-        _check_room(self.directory.root, 2 * (weights + _KERNELS_BYTES), "the engine, in the cache and in the version")
         self.request.stage(f"engine for {wanted.target} with {wanted.flavour}")
         seeds = {
             engines.timing_name(row.flavor, row.flavor_version, row.gpu, row.compute_capability): self.part
@@ -215,14 +217,14 @@ class _Deploy:
         }
         return engines.made(self.directory.cache, wanted, seeds, self.notes)
 
-    def _files(self, wanted: Wanted) -> Iterator[str]:
-        model = self.manifest.models[self.manifest.targets[wanted.target].precision]
-        yield from (model.path, *model.data)
+    def _engine_bytes(self, target: str) -> int:
+        """Return what an engine may take, in the cache and in the version, by the weights of its ONNX."""
+        model = self.manifest.models[self.manifest.targets[target].precision]
+        return 2 * (_KERNELS_BYTES + sum(self.manifest.files[name].bytes for name in (model.path, *model.data)))
 
     def _measured(self, ready: ReadyEngine, spec: ModelSpec, wanted: Wanted) -> Measured:
         engine = engines.take(ready, self.part)
         self.request.stage(f"run {engine.name}: golden samples, then latency")
-        firsts = [span.max[0] for span in ready.manifest.profile.values() if span.max]
         golden = Golden(
             engine=engine,
             samples=self.part / BUNDLE / self.manifest.golden,
@@ -230,7 +232,7 @@ class _Deploy:
             precision=wanted.precision,
             digest=ready.manifest.engine_digest,
             budget=self.manifest.models[self.manifest.targets[wanted.target].precision].budget,
-            largest=min(firsts, default=1),
+            profile=ready.manifest.profile,
             cache=self.directory.cache,
             duration_s=self.request.duration_s,
         )

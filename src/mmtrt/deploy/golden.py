@@ -10,6 +10,8 @@ from typing import Any
 
 from mmtrt.bench.contenders import Contender
 from mmtrt.bench.measure import measure
+from mmtrt.deploy.shapes import fitting
+from mmtrt.errors import SampleError
 from mmtrt.isolation import run_isolated
 from mmtrt.parity.budget import PHRASES, out_of_bound
 from mmtrt.parity.compare import Side, compare
@@ -19,7 +21,7 @@ from mmtrt.results import CheckResult, OutputResult
 from mmtrt.runtimes.saved import SavedRunner
 from mmtrt.runtimes.tensorrt import TensorRTRunner
 from mmtrt.samples import OUTPUT, SampleSet, batches, checked, largest_batch, open_set, split_label, with_prefix
-from mmtrt.tensors import Array, ModelSpec
+from mmtrt.tensors import Array, ModelSpec, Profile
 
 __all__ = ["Golden", "Measured", "measured"]
 
@@ -30,7 +32,8 @@ _BATCH = 16
 class Golden:
     """What an engine is held to: the folder of the golden samples, and the budget in the words of `mmtrt check`.
 
-    `cache` is where the runtime keeps what it compiles; `duration_s` is for how long the latency is measured.
+    `profile` is what the engine takes; `cache` is where the runtime keeps what it compiles; `duration_s` is for how
+    long the latency is measured.
     """
 
     engine: Path
@@ -39,7 +42,7 @@ class Golden:
     precision: str
     digest: str
     budget: Mapping[str, float]
-    largest: int
+    profile: Profile
     cache: Path
     duration_s: float
 
@@ -72,13 +75,22 @@ def _measured(golden: Golden) -> Measured:
     # What is compiled for this GPU belongs to the deployment.
     os.environ["MMTRT_CACHE_DIR"] = str(golden.cache)
     samples = open_set(str(golden.samples))
-    size = min(largest_batch(golden.spec, _BATCH), golden.largest)
+    every = list(checked(samples, golden.spec))
+    taken = fitting(every, golden.profile)
+    if not taken:
+        raise SampleError(
+            "no golden sample of the bundle has the shape that this engine takes",
+            fix="Make the bundle with golden samples of the usual shape.",
+        )
+    size = min([largest_batch(golden.spec, _BATCH), *(span.max[0] for span in golden.profile.values() if span.max)])
     bounds, left_out = _bounds(golden.budget)
     notes = [f"{key} is not held to by golden samples: no labels or phrases" for key in left_out]
+    if len(taken) < len(every):
+        notes.append(f"the engine takes the shape of {len(taken)} golden samples, and of {len(every)} there are")
     (found,) = compare(
         Side(what="the golden samples", runner=_recorded(samples, golden.spec), precision="fp32"),
         [Side(what=golden.engine.name, runner=_runner(golden), precision=golden.precision, budget=bounds)],
-        batches(checked(samples, golden.spec), golden.spec, size=size),
+        batches(taken, golden.spec, size=size),
         heads=golden.spec.heads,
     )
     result, unsure = on_these(found)
@@ -91,7 +103,7 @@ def _measured(golden: Golden) -> Measured:
             p50_ms=float("nan"),
             notes=(*notes, *unsure),
         )
-    first = next(iter(batches(checked(samples, golden.spec), golden.spec, size=1)))
+    first = next(iter(batches(taken, golden.spec, size=1)))
     contender = Contender(
         file=golden.engine.name, runner=_runner(golden), precision=golden.precision, digest=golden.digest
     )

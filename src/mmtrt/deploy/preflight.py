@@ -1,21 +1,22 @@
-"""What a target asks of the machine, and what it finds: each mismatch is named, with its mend."""
+"""This machine against a bundle's target: what `mmtrt.engine.preflight` finds, and what running asks for beside it."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mmtrt.engine.board import Board, board
 from mmtrt.engine.flavours import Flavour, GpuInfo, gpu, gpu_trouble, installed
+from mmtrt.engine.preflight import preflight
 from mmtrt.engine.targets import Target
 from mmtrt.isolation import run_isolated
 from mmtrt.machine import machine
 from mmtrt.results import Mismatch
-from mmtrt.runtimes.tensorrt_api import FLAVOURS, LABELS, FlavourName, install_line
+from mmtrt.runtimes.tensorrt_api import FLAVOURS
 
 __all__ = ["Machine", "flavour_for", "look", "mismatches", "room"]
 
@@ -65,40 +66,36 @@ def flavour_for(target: Target, machine: Machine) -> Flavour | None:
     return next((flavour for name, flavour in here.items() if name == target.flavor), None)
 
 
-def mismatches(target: Target, machine: Machine, *, runs: bool) -> tuple[Mismatch, ...]:
-    """Return what is otherwise than a target asks; `runs` tells whether the engine is to run here, or is built only."""
-    return (*_tensorrt(target, machine), *_gpu(target, machine, runs=runs), *_memory(target, machine))
+def mismatches(
+    target: Target, machine: Machine, *, runs: bool, folder: Path, needed_bytes: int
+) -> tuple[Mismatch, ...]:
+    """Return what is otherwise than a target asks, what stops a deploy first.
+
+    `runs` tells whether the engine is to run here, or is built only; `needed_bytes` is what it takes in `folder`.
+    """
+    found = preflight(
+        target,
+        board=machine.board,
+        gpu=machine.gpu,
+        flavours=machine.flavours,
+        disk_free_mib=shutil.disk_usage(folder).free / 2**20,
+        needed_mib=needed_bytes / 2**20,
+    )
+    # Without a GPU nothing runs, whatever can be built.
+    told = [replace(one, stops=True) if runs and one.what == "GPU" else one for one in found]
+    return tuple(sorted((*told, *_beside(target, machine, runs=runs)), key=lambda one: not one.stops))
 
 
-def _tensorrt(target: Target, machine: Machine) -> Iterator[Mismatch]:
-    flavour = flavour_for(target, machine)
-    if flavour is None:
-        name: FlavourName = next((name for name in FLAVOURS if name == target.flavor), "tensorrt-rtx")
-        yield Mismatch(what="TensorRT", wanted=LABELS[name], found="not installed", fix=install_line(name))
-
-
-def _gpu(target: Target, machine: Machine, *, runs: bool) -> Iterator[Mismatch]:
-    flavour = flavour_for(target, machine)
-    needed = runs or (flavour is not None and flavour.needs_gpu_to_build)
+def _beside(target: Target, machine: Machine, *, runs: bool) -> Iterator[Mismatch]:
     if machine.gpu is None:
-        yield Mismatch(
-            what="GPU",
-            wanted="an NVIDIA GPU" + ("" if runs else " to run on"),
-            found=f"none: {machine.gpu_trouble}",
-            fix="Deploy on the machine with the GPU; --build-only builds here what can be built ahead of time."
-            if needed
-            else "The engine is built, not run.",
-            stops=needed,
-        )
         return
-    wanted = target.compute_capability
-    own = f"SM{machine.gpu.compute_capability.replace('.', '')}"
+    own, wanted = f"SM{machine.gpu.compute_capability.replace('.', '')}", target.compute_capability
     if wanted is not None and wanted not in {"CURRENT", own}:
         yield Mismatch(
             what="compute capability",
             wanted=wanted,
             found=f"{own} ({machine.gpu.name})",
-            fix="Choose the target of this GPU, or make the bundle with one.",
+            fix="Choose the target of this GPU with --target, or make the bundle with one.",
             stops=runs,
         )
     if runs and not machine.reaches_cuda:
@@ -108,31 +105,26 @@ def _gpu(target: Target, machine: Machine, *, runs: bool) -> Iterator[Mismatch]:
             found="neither",
             fix="pip install 'mmtrt[cuda]', or 'mmtrt[pycuda]' where a CUDA toolkit is installed.",
         )
-
-
-def _memory(target: Target, machine: Machine) -> Iterator[Mismatch]:
-    free = machine.board.memory_free_mib
+    free = machine.board.memory_free_mib if machine.board.is_jetson else machine.gpu.memory_mib
     if target.workspace_mib is not None and free is not None and free < target.workspace_mib:
         yield Mismatch(
-            what="free memory",
-            wanted=f"{target.workspace_mib} MiB, the target's cap for the builder",
+            what="memory for the builder",
+            wanted=f"{target.workspace_mib} MiB, the target's cap",
             found=f"{free} MiB",
-            fix="Stop other programs and the desktop, or add swap: the builder may be killed.",
+            fix="End other programs, or choose a target with a lower workspace_mib.",
             stops=False,
         )
 
 
-def room(folder: Path, needed: int, what: str) -> Iterator[Mismatch]:
-    """Yield the mismatch where a disk has less than `needed` bytes left for `what`."""
+def room(folder: Path, needed_bytes: int, what: str) -> tuple[Mismatch, ...]:
+    """Return the mismatch where a disk has less than that left for `what`, nothing where it has enough."""
     free = shutil.disk_usage(folder).free
-    if not free >= needed:
-        yield Mismatch(
-            what="free disk",
-            wanted=f"{_mib(needed)} MiB for {what}",
-            found=f"{_mib(free)} MiB in {folder}",
-            fix="Free some space, or deploy to another disk.",
-        )
-
-
-def _mib(count: int) -> int:
-    return -(-count >> 20)
+    if free >= needed_bytes:
+        return ()
+    told = Mismatch(
+        what="free disk space",
+        wanted=f"{-(-needed_bytes >> 20)} MiB for {what}",
+        found=f"{free >> 20} MiB in {folder}",
+        fix="Remove what is not needed, or deploy to a folder on another disk.",
+    )
+    return (told,)
