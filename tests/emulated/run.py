@@ -16,6 +16,7 @@ Variables of the environment change the device:
     EMULATED_CUDA_VERSION=12080    what the driver says of itself (13000)
     EMULATED_INIT_ERROR=803        what cuInit fails with; EMULATED_DEVICES=0 is a driver without a GPU
     EMULATED_ENGINE=none           engines do nothing; spin:200000 keeps the stream busy for so many ns; run runs them
+    EMULATED_BUILD_MS=500          how long the stand-in's builder takes (0)
     EMULATED_TENSORRT=11.4.0       the version that the stand-in for TensorRT says it is (10.16.0)
     EMULATED_NVML_SCRIPT=FILE      what NVML says: see nvml/nvml.c
 """

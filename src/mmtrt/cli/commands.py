@@ -12,6 +12,7 @@ import typer
 from mmtrt.cli.benching import bench
 from mmtrt.cli.bundling import bundle
 from mmtrt.cli.checking import check, record
+from mmtrt.cli.deploying import deploy
 from mmtrt.cli.options import (
     CalibOption,
     CheckpointOption,
@@ -30,7 +31,7 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app, in the order in which help shows them."""
-    for command in (export, build, check, record, sensitivity, bench, run, inspect, doctor, bundle):
+    for command in (export, build, check, record, sensitivity, bench, run, inspect, doctor, bundle, deploy):
         app.command()(command)
 
 

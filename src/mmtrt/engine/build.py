@@ -49,18 +49,25 @@ class EngineBuild:
 
 
 def build_engine(
-    onnx: Path, engine: Path, *, profile: Profile, options: BuildOptions, explain: Explain | None = None
+    onnx: Path,
+    engine: Path,
+    *,
+    profile: Profile,
+    options: BuildOptions,
+    explain: Explain | None = None,
+    flavour: Flavour | None = None,
 ) -> EngineBuild:
     """Build `engine` from `onnx`; the file appears whole or not at all, and nothing of it is run.
 
-    `profile` holds the range of each input with dynamic axes. UsageError for a profile that does not fit,
+    `profile` holds the range of each input with dynamic axes. `flavour` is the one that the options choose, for who
+    knows it: finding it takes TensorRT's libraries into this process. UsageError for a profile that does not fit,
     ModelError for a file that is no ONNX, MachineError where this machine can't, BuildError where the parser
     refuses a node (`explain` adds what is known of it) or the builder fails.
     """
     if not onnx.is_file():
         raise ModelError(f"there is no file {onnx}", fix="Check the path; `mmtrt export` makes an ONNX file.")
     check_order(profile)
-    flavour = choose(options.flavor)
+    flavour = flavour or choose(options.flavor)
     with whole_file(engine) as plan:
         job = Job(onnx=onnx, plan=plan, flavour=flavour.name, profile=dict(profile), options=options)
         built = _run(job)

@@ -29,12 +29,12 @@ class Mismatch:
 class DeployResult:
     """One deploy, or one rollback. A part that was not reached is None; `switched` says whether `current` is new.
 
-    `engine` is `reused` from the bundle, `cached` from an earlier deploy, or `built`; `parity` is that of
-    `CheckResult.to_json`, `latency` a row of `BenchRow.to_json`, `ran` what really ran and where, empty where the
-    engine was built, not run.
+    `rejected` is an engine that ran, and was out of its budget or too slow. `engine` is `reused` from the bundle,
+    `cached` from an earlier deploy, or `built`; `parity` is that of `CheckResult.to_json`, `latency` a row of
+    `BenchRow.to_json`, `ran` what really ran and where, empty where the engine was built, not run.
     """
 
-    state: Literal["deployed", "built, not run", "rolled back", "already deployed"]
+    state: Literal["deployed", "built, not run", "rolled back", "already deployed", "rejected"]
     directory: str
     name: str
     version: str

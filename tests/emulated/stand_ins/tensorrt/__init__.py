@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import os
 
+from engine_stand_in.builder import (
+    Builder,
+    IBuilderConfig,
+    INetworkDefinition,
+    IOptimizationProfile,
+    ITensor,
+    ITimingCache,
+    MemoryPoolType,
+    NetworkDefinitionCreationFlag,
+    OnnxParser,
+)
 from engine_stand_in.context import IExecutionContext
 from engine_stand_in.engine import EngineInspector, ICudaEngine, Runtime
 from engine_stand_in.names import (
@@ -23,17 +34,26 @@ from engine_stand_in.names import (
 )
 
 __all__ = [
+    "Builder",
     "DataType",
     "Dims",
     "EngineInspector",
     "ExecutionContextAllocationStrategy",
+    "IBuilderConfig",
     "ICudaEngine",
     "IExecutionContext",
     "IHostMemory",
     "ILogger",
+    "INetworkDefinition",
+    "IOptimizationProfile",
     "IProfiler",
+    "ITensor",
+    "ITimingCache",
     "LayerInformationFormat",
     "Logger",
+    "MemoryPoolType",
+    "NetworkDefinitionCreationFlag",
+    "OnnxParser",
     "Profiler",
     "ProfilingVerbosity",
     "Runtime",
