@@ -60,7 +60,7 @@ class BuiltEngine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packing:
-    """What goes into a bundle: `checks` are those of `models`, in their order; `scratch` is an empty folder."""
+    """What goes into a bundle; `checks` are those of `models`, in their order."""
 
     recipe: Recipe
     exported: ExportResult
@@ -69,19 +69,21 @@ class Packing:
     targets: Mapping[str, tuple[str, Target]]
     engines: Sequence[BuiltEngine]
     checks: Sequence[CheckResult]
-    scratch: Path
 
 
-def packed(packing: Packing, note: Tell) -> tuple[Files, Manifest]:
-    """Return the files by their names in the bundle, and the manifest that tells of them; RecipeError for bad names."""
+def packed(packing: Packing, scratch: Path, note: Tell) -> tuple[Files, Manifest]:
+    """Return the files by their names in the bundle, and the manifest that tells of them; RecipeError for bad names.
+
+    What no stage wrote as it is to be is written to `scratch`, an empty folder.
+    """
     files: Files = {}
     recipe = packing.recipe
     told = dict(zip(packing.models, packing.checks, strict=True))
     models = {p: _model(files, recipe, p, made, told[p]) for p, made in packing.models.items()}
-    engines = [_engine(files, engine, packing.scratch) for engine in packing.engines]
+    engines = [_engine(files, engine, scratch) for engine in packing.engines]
     caches = [cache for engine in packing.engines if (cache := _timing(files, engine))]
-    _golden(files, packing, note)
-    preprocessing, labels = _preprocessing(files, packing)
+    _golden(files, packing, scratch, note)
+    preprocessing, labels = _preprocessing(files, packing, scratch)
     try:
         manifest = Manifest.model_validate(
             {
@@ -208,7 +210,7 @@ def _timing(files: Files, engine: BuiltEngine) -> TimingCache | None:
     )
 
 
-def _golden(files: Files, packing: Packing, note: Tell) -> None:
+def _golden(files: Files, packing: Packing, scratch: Path, note: Tell) -> None:
     wanted = packing.recipe.bundle.golden
     samples = list(open_set(str(packing.exported.golden)))
     spec = packing.exported.spec
@@ -217,23 +219,23 @@ def _golden(files: Files, packing: Packing, note: Tell) -> None:
     if "golden" in packing.recipe.bundle.model_fields_set and len(picked) < wanted:
         note(f"{len(picked)} golden samples are carried, not {wanted}: an export has no more")
     about = unplaced(read_json(packing.exported.golden / "set.json"))
-    folder = packing.scratch / GOLDEN
+    folder = scratch / GOLDEN
     write_samples(folder, (samples[index] for index in picked), about=about)
     files |= {f"{GOLDEN}/{path.name}": path for path in sorted(folder.iterdir())}
 
 
-def _preprocessing(files: Files, packing: Packing) -> tuple[str | None, dict[str, str]]:
+def _preprocessing(files: Files, packing: Packing, scratch: Path) -> tuple[str | None, dict[str, str]]:
     """Add how inputs are made of pictures and text, and the names of classes, where the source tells them."""
     told = packing.source.preprocessing
     name = None
     if told is not None:
         name = "preprocessing.json"
-        files[name] = packing.scratch / name
+        files[name] = scratch / name
         files[name].write_bytes(told.to_bytes())
     labels: dict[str, str] = {}
     for index, (output, names) in enumerate(sorted(packing.source.labels.items())):
         labels[output] = _label_file(output, index)
-        path = packing.scratch / f"labels-{index}.json"
+        path = scratch / f"labels-{index}.json"
         write_json(path, list(names))
         files[labels[output]] = path
     return name, labels
