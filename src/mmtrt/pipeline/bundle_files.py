@@ -72,53 +72,53 @@ class Packing:
 
 
 def packed(packing: Packing, scratch: Path, note: Tell) -> tuple[Files, Manifest]:
-    """Return the files by their names in the bundle, and the manifest that tells of them; RecipeError for bad names.
+    """Return the files by their names in the bundle, and the manifest that tells of them.
 
-    What no stage wrote as it is to be is written to `scratch`, an empty folder.
+    What no stage wrote as it is to be is written to `scratch`, an empty folder. RecipeError where a name is none for a
+    bundle.
     """
+    try:
+        return _packed(packing, scratch, note)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RecipeError(
+            f"a bundle can't be made of {packing.recipe.name}: {where}: {first['msg']}",
+            fix="Names of files of weights are of letters, digits, '.', '-' and '_' there.",
+        ) from error
+
+
+def _packed(packing: Packing, scratch: Path, note: Tell) -> tuple[Files, Manifest]:
     files: Files = {}
     recipe = packing.recipe
     told = dict(zip(packing.models, packing.checks, strict=True))
-    models = {p: _model(files, recipe, p, made, told[p]) for p, made in packing.models.items()}
-    engines = [_engine(files, engine, scratch) for engine in packing.engines]
-    caches = [cache for engine in packing.engines if (cache := _timing(files, engine))]
-    _golden(files, packing, scratch, note)
-    preprocessing, labels = _preprocessing(files, packing, scratch)
-    try:
-        manifest = Manifest.model_validate(
-            {
-                "schema": SCHEMA,
-                "name": recipe.name,
-                "version": recipe.bundle.version,
-                "mmtrt": mmtrt.__version__,
-                "files": {
-                    name: Entry(sha256=file_digest(path), bytes=path.stat().st_size)
-                    for name, path in sorted(files.items())
-                },
-                "spec": unplaced(packing.exported.spec.to_json()),
-                "recipe": unplaced(plain(resolved(recipe))),
-                "models": models,
-                "targets": {
-                    name: BundledTarget(
-                        precision=recipe.bundled_precision(reference), settings=target.model_dump(mode="json")
-                    )
-                    for name, (reference, target) in packing.targets.items()
-                },
-                "golden": GOLDEN,
-                "engines": engines,
-                "timing_caches": caches,
-                "preprocessing": preprocessing,
-                "labels": labels,
-                "plugins": list(recipe.bundle.plugins),
-            }
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise RecipeError(
-            f"a bundle can't be made of {recipe.name}: {where}: {first['msg']}",
-            fix="Names of recipes, targets and files of weights are of letters, digits, '.', '-' and '_' there.",
-        ) from error
+    found = {
+        "models": {p: _model(files, recipe, p, made, told[p]) for p, made in packing.models.items()},
+        "targets": {
+            name: BundledTarget(precision=recipe.bundled_precision(given), settings=target.model_dump(mode="json"))
+            for name, (given, target) in packing.targets.items()
+        },
+        "engines": [_engine(files, engine, scratch) for engine in packing.engines],
+        "timing_caches": [cache for engine in packing.engines if (cache := _timing(files, engine))],
+        "golden": _golden(files, packing, scratch, note),
+        "preprocessing": _preprocessing(files, packing.source, scratch),
+        "labels": _labels(files, packing.source, scratch),
+    }
+    manifest = Manifest.model_validate(
+        {
+            "schema": SCHEMA,
+            "name": recipe.name,
+            "version": recipe.bundle.version,
+            "mmtrt": mmtrt.__version__,
+            "files": {
+                name: Entry(sha256=file_digest(path), bytes=path.stat().st_size) for name, path in sorted(files.items())
+            },
+            "spec": unplaced(packing.exported.spec.to_json()),
+            "recipe": unplaced(plain(resolved(recipe))),
+            "plugins": list(recipe.bundle.plugins),
+            **found,
+        }
+    )
     return files, manifest
 
 
@@ -210,7 +210,7 @@ def _timing(files: Files, engine: BuiltEngine) -> TimingCache | None:
     )
 
 
-def _golden(files: Files, packing: Packing, scratch: Path, note: Tell) -> None:
+def _golden(files: Files, packing: Packing, scratch: Path, note: Tell) -> str:
     wanted = packing.recipe.bundle.golden
     samples = list(open_set(str(packing.exported.golden)))
     spec = packing.exported.spec
@@ -222,23 +222,28 @@ def _golden(files: Files, packing: Packing, scratch: Path, note: Tell) -> None:
     folder = scratch / GOLDEN
     write_samples(folder, (samples[index] for index in picked), about=about)
     files |= {f"{GOLDEN}/{path.name}": path for path in sorted(folder.iterdir())}
+    return GOLDEN
 
 
-def _preprocessing(files: Files, packing: Packing, scratch: Path) -> tuple[str | None, dict[str, str]]:
-    """Add how inputs are made of pictures and text, and the names of classes, where the source tells them."""
-    told = packing.source.preprocessing
-    name = None
-    if told is not None:
-        name = "preprocessing.json"
-        files[name] = scratch / name
-        files[name].write_bytes(told.to_bytes())
+def _preprocessing(files: Files, source: Source, scratch: Path) -> str | None:
+    """Add how inputs are made of pictures and text, where the source tells it."""
+    if source.preprocessing is None:
+        return None
+    name = "preprocessing.json"
+    files[name] = scratch / name
+    files[name].write_bytes(source.preprocessing.to_bytes())
+    return name
+
+
+def _labels(files: Files, source: Source, scratch: Path) -> dict[str, str]:
+    """Add the names of classes, where the source tells them."""
     labels: dict[str, str] = {}
-    for index, (output, names) in enumerate(sorted(packing.source.labels.items())):
+    for index, (output, names) in enumerate(sorted(source.labels.items())):
         labels[output] = _label_file(output, index)
         path = scratch / f"labels-{index}.json"
         write_json(path, list(names))
         files[labels[output]] = path
-    return name, labels
+    return labels
 
 
 def _label_file(output: str, index: int) -> str:

@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pydantic import TypeAdapter, ValidationError
+
 from mmtrt.artifacts import machine_errors
 from mmtrt.bundle.archive import write_bundle
+from mmtrt.bundle.manifest import Plain
 from mmtrt.engine.flavours import Flavour, choose, gpu
 from mmtrt.engine.targets import Target, load_target
 from mmtrt.errors import MachineError, MeasurementError, RecipeError
@@ -114,7 +117,8 @@ def _stages(
 
 
 def _targets(recipe: Recipe) -> dict[str, tuple[str, Target]]:
-    """Return the targets by their own names, with what the recipe calls each."""
+    """Return the targets by their own names, with what the recipe calls each; RecipeError for what no bundle takes."""
+    _check_named("the recipe", recipe.name)
     named = recipe.bundle.targets or ((recipe.target.name,) if recipe.target.name else ())
     if not named:
         raise RecipeError(
@@ -126,8 +130,24 @@ def _targets(recipe: Recipe) -> dict[str, tuple[str, Target]]:
         target = load_target(reference)
         if target.name in found:
             raise RecipeError(f"two targets of the bundle are called {target.name!r}", fix="Give one another name.")
+        _check_named("the target", target.name)
+        if unknown := sorted(set(recipe.bundle.plugins) - set(target.plugins)):
+            raise RecipeError(
+                f"the bundle needs plugins that its target {target.name} does not allow: {', '.join(unknown)}",
+                fix="A plugin is native code: name it under plugins in the target's file too.",
+            )
         found[target.name] = (reference, target)
     return found
+
+
+def _check_named(what: str, name: str) -> None:
+    try:
+        TypeAdapter(Plain).validate_python(name)
+    except ValidationError:
+        raise RecipeError(
+            f"{what} is called {name!r}, which is no name in a bundle",
+            fix="Use at most 64 letters, digits, '.', '-', '_' and '+'.",
+        ) from None
 
 
 def _engines(

@@ -183,6 +183,9 @@ def test_it_is_written_over_no_other_thing(recipe: Path, cli: Cli) -> None:
         ([('"orin-nano"', '"orin-nanno"')], ["orin-nanno", "orin-nano"]),
         ([("tiny_fusion:factory", "parts_fusion:speaking")], ["several parts", "eye"]),
         ([("golden = 4", 'golden = 4\nprecision = "fp16"')], ["fp16 is not built"]),
+        ([("golden = 4", 'golden = 4\nplugins = ["libodd.so"]')], ["any-rtx does not allow", "libodd.so"]),
+        ([("[model]", f'name = "{"long" * 20}"\n[model]')], ["no name in a bundle"]),
+        ([("golden = 4", "golden = 4\nprecisions.orin = 'fp32'")], ["orin", "orin-nano"]),
     ],
 )
 def test_a_recipe_that_can_t_be_bundled_is_refused(
@@ -214,7 +217,7 @@ ODD_RECIPE = """
 model.source = "odd:factory"
 precision.build = ["fp32"]
 parity.stress = []
-bundle = {targets = ["any-rtx"], engines = false, plugins = ["libodd.so"]}
+bundle = {targets = ["mine.toml"], engines = false, plugins = ["libodd.so"]}
 """
 
 
@@ -222,9 +225,10 @@ def test_weights_in_a_file_of_their_own_preprocessing_and_labels(cli: Cli, monke
     monkeypatch.setattr("mmtrt.onnx_files.EMBED_LIMIT", 1000)
     Path("odd.py").write_text(ODD, encoding="utf-8")
     Path("odd.toml").write_text(ODD_RECIPE, encoding="utf-8")
+    Path("mine.toml").write_text('name = "mine"\ndescription = "d"\nplugins = ["libodd.so"]', encoding="utf-8")
     said = cli("bundle", "odd.toml", "-o", "odd.mmtrt/", "--no-cache", "--json")
     assert said.code == 0, said.err
-    assert json.loads(said.out)["targets"]["any-rtx"]["why"] == "the recipe says engines = false"
+    assert json.loads(said.out)["targets"]["mine"]["why"] == "the recipe says engines = false"
     manifest = verify(Path("odd.mmtrt")).manifest
     model = manifest.models["fp32"]
     (data,) = model.data
