@@ -91,6 +91,7 @@ NEED_EXTRAS = (
     "mmtrt.pipeline.structure",
     "mmtrt.pipeline.telling",
     "mmtrt.pipeline.torch_sides",
+    "mmtrt.pipeline.triton_*",
     "mmtrt.precision.*",
     "mmtrt.runtimes.eager",
     "mmtrt.runtimes.halves",

@@ -22,6 +22,7 @@ from mmtrt.cli.options import (
     QuietOption,
     TextOption,
 )
+from mmtrt.cli.serving import triton
 from mmtrt.cli.show import Show
 from mmtrt.errors import EXIT_BUDGET, UsageError
 
@@ -30,7 +31,7 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app, in the order in which help shows them."""
-    for command in (export, build, check, record, sensitivity, bench, run, inspect, doctor, bundle):
+    for command in (export, build, check, record, sensitivity, bench, run, inspect, doctor, bundle, triton):
         app.command()(command)
 
 
