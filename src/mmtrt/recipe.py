@@ -249,8 +249,8 @@ class Bundle(_Section):
     """What `mmtrt bundle` packs: a version, the machines it is for, and what each of them runs.
 
     `targets` are names in engines/targets or paths; without any it is the recipe's own. `precision` is what they run,
-    unless `precisions` says otherwise for one; without it the narrowest that is built. `golden` is how many of the
-    export's golden samples are carried at most; `engines` carries those that can be built where the bundle is made.
+    unless `precisions` says otherwise for one; without it the narrowest that is built. `golden` is how many golden
+    samples are carried at most; `engines` carries those that can be built where the bundle is made.
     `plugins` names what an engine needs beside TensorRT.
     """
 

@@ -23,25 +23,32 @@ def test_sizes_are_told_without_the_batch() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_each_size_is_there_at_its_ends_and_near_the_usual(seed: int) -> None:
+def test_each_size_is_there_at_its_ends_and_the_usual_shape_too(seed: int) -> None:
     rng = np.random.default_rng(seed)
     sizes = [
         {"text": int(rng.integers(2, 17)), "regions": int(rng.integers(1, 37))} for _ in range(rng.integers(6, 30))
     ]
-    picked = pick_golden(sizes, SPEC, 6)
+    usual = {"text": 5, "regions": 8}
+    sizes.insert(int(rng.integers(len(sizes))), usual)
+    picked = pick_golden(sizes, SPEC, 5)
     assert picked == sorted(set(picked))
-    assert len(picked) == 6
-    assert picked == pick_golden(sizes, SPEC, 6)
+    assert len(picked) == 5
+    assert picked == pick_golden(sizes, SPEC, 5)
+    ours = [sizes[index] for index in picked]
+    assert usual in ours
     for name in ("text", "regions"):
-        there, ours = ([row[name] for row in rows] for rows in (sizes, [sizes[index] for index in picked]))
-        usual = SPEC.ranges[name][1]
-        assert (min(ours), max(ours)) == (min(there), max(there))
-        assert min(abs(size - usual) for size in ours) == min(abs(size - usual) for size in there)
+        there, kept = ([row[name] for row in rows] for rows in (sizes, ours))
+        assert (min(kept), max(kept)) == (min(there), max(there))
 
 
-def test_few_are_the_largest_first_and_many_are_all() -> None:
+def test_without_the_usual_shape_it_is_the_nearest() -> None:
+    sizes = [{"text": 16, "regions": 8}, {"text": 5, "regions": 30}, {"text": 6, "regions": 9}]
+    assert pick_golden(sizes, SPEC, 1) == [2]
+
+
+def test_few_are_the_usual_and_the_largest_first_and_many_are_all() -> None:
     sizes = [{"text": 4, "regions": 8}, {"text": 16, "regions": 8}, {"text": 2, "regions": 8}]
-    assert pick_golden(sizes, SPEC, 1) == [1]
-    assert pick_golden(sizes, SPEC, 2) == [1, 2]
+    assert pick_golden(sizes, SPEC, 1) == [0]
+    assert pick_golden(sizes, SPEC, 2) == [0, 1]
     assert pick_golden(sizes, SPEC, 9) == [0, 1, 2]
     assert pick_golden([{}, {}, {}], SPEC, 2) == [0, 1]

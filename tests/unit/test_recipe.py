@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mmtrt.engine.targets import load_target
 from mmtrt.errors import RecipeError
 from mmtrt.recipe import load_recipe, resolved
 from mmtrt.results import STRESS_KINDS
@@ -242,3 +244,23 @@ def test_a_bundle_that_can_t_be_is_refused(tmp_path: Path, text: str, word: str)
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
     assert word in str(caught.value)
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "engines/recipes").glob("*.toml")), ids=lambda path: path.stem)
+def test_each_target_of_a_recipe_s_bundle_is_there(path: Path) -> None:
+    recipe = load_recipe(path)
+    for name in recipe.bundle.targets:
+        assert load_target(str(ROOT / "engines/targets" / f"{name}.toml")).name == name
+        assert recipe.bundled_precision(name) in recipe.precision.build
+
+
+def test_the_guide_s_section_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "docs/bundle.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    path = tmp_path / "vqa.toml"
+    path.write_text(f'model.source = "zoo:vqa"\n{section}', encoding="utf-8")
+    told = load_recipe(path).bundle
+    assert told.model_fields_set == type(told).model_fields.keys()

@@ -89,5 +89,6 @@ def _model(manifest: Manifest, model: BundledOnnx) -> str:
         worst = ", ".join(f"{name} {row['sqnr_db']:.1f} dB" for name, row in outputs.items() if row.get("sqnr_db"))
         told.append(f"parity {model.measured.get('verdict')} over {model.measured.get('samples')} samples: {worst}")
     if model.calibration:
-        told.append(f"calibrated on {model.calibration['samples']} samples of {model.calibration['source']}")
+        kind = "samples" if model.calibration["on_data"] else "random samples, no data,"
+        told.append(f"calibrated on {model.calibration['samples']} {kind} of {model.calibration['source']}")
     return "; ".join(told)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 import mmtrt
@@ -31,16 +30,13 @@ from mmtrt.parity.stress_budget import split_budget
 from mmtrt.pipeline.building import Prepared
 from mmtrt.pipeline.engine_stage import TIMING
 from mmtrt.pipeline.exporting import ExportResult
-from mmtrt.pipeline.golden import pick_golden, sizes_of
 from mmtrt.pipeline.recipe_stages import budget_of
 from mmtrt.recipe import Recipe, resolved
 from mmtrt.results import CheckResult, plain, unplaced
-from mmtrt.samples import open_set, write_samples
 
 __all__ = ["BuiltEngine", "Packing", "packed"]
 
 Files = dict[str, Path]
-Tell = Callable[[str], None]
 GOLDEN = "golden"
 
 
@@ -60,7 +56,7 @@ class BuiltEngine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packing:
-    """What goes into a bundle; `checks` are those of `models`, in their order."""
+    """What goes into a bundle; `checks` are those of `models`, in their order, `golden` is a folder of samples."""
 
     recipe: Recipe
     exported: ExportResult
@@ -69,16 +65,17 @@ class Packing:
     targets: Mapping[str, tuple[str, Target]]
     engines: Sequence[BuiltEngine]
     checks: Sequence[CheckResult]
+    golden: Path
 
 
-def packed(packing: Packing, scratch: Path, note: Tell) -> tuple[Files, Manifest]:
+def packed(packing: Packing, scratch: Path) -> tuple[Files, Manifest]:
     """Return the files by their names in the bundle, and the manifest that tells of them.
 
     What no stage wrote as it is to be is written to `scratch`, an empty folder. RecipeError where a name is none for a
     bundle.
     """
     try:
-        return _packed(packing, scratch, note)
+        return _packed(packing, scratch)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -88,7 +85,7 @@ def packed(packing: Packing, scratch: Path, note: Tell) -> tuple[Files, Manifest
         ) from error
 
 
-def _packed(packing: Packing, scratch: Path, note: Tell) -> tuple[Files, Manifest]:
+def _packed(packing: Packing, scratch: Path) -> tuple[Files, Manifest]:
     files: Files = {}
     recipe = packing.recipe
     told = dict(zip(packing.models, packing.checks, strict=True))
@@ -100,7 +97,7 @@ def _packed(packing: Packing, scratch: Path, note: Tell) -> tuple[Files, Manifes
         },
         "engines": [_engine(files, engine, scratch) for engine in packing.engines],
         "timing_caches": [cache for engine in packing.engines if (cache := _timing(files, engine))],
-        "golden": _golden(files, packing, scratch, note),
+        "golden": _golden(files, packing.golden),
         "preprocessing": _preprocessing(files, packing.source, scratch),
         "labels": _labels(files, packing.source, scratch),
     }
@@ -210,17 +207,7 @@ def _timing(files: Files, engine: BuiltEngine) -> TimingCache | None:
     )
 
 
-def _golden(files: Files, packing: Packing, scratch: Path, note: Tell) -> str:
-    wanted = packing.recipe.bundle.golden
-    samples = list(open_set(str(packing.exported.golden)))
-    spec = packing.exported.spec
-    sizes = [sizes_of({name: np.shape(array) for name, array in sample.items()}, spec) for sample in samples]
-    picked = pick_golden(sizes, spec, wanted)
-    if "golden" in packing.recipe.bundle.model_fields_set and len(picked) < wanted:
-        note(f"{len(picked)} golden samples are carried, not {wanted}: an export has no more")
-    about = unplaced(read_json(packing.exported.golden / "set.json"))
-    folder = scratch / GOLDEN
-    write_samples(folder, (samples[index] for index in picked), about=about)
+def _golden(files: Files, folder: Path) -> str:
     files |= {f"{GOLDEN}/{path.name}": path for path in sorted(folder.iterdir())}
     return GOLDEN
 

@@ -23,7 +23,8 @@ from mmtrt.pipeline.bundle_files import BuiltEngine, Packing, packed
 from mmtrt.pipeline.bundle_place import check_place
 from mmtrt.pipeline.context import Context
 from mmtrt.pipeline.engine_stage import ENGINE, engine_stage
-from mmtrt.pipeline.recipe_stages import build_request, check_subjects, export_recipe, out_folder
+from mmtrt.pipeline.golden_stage import golden_stage
+from mmtrt.pipeline.recipe_stages import build_request, check_no_parts, check_subjects, export_recipe, out_folder
 from mmtrt.pipeline.sides import Subject, cannot_run, open_subject
 from mmtrt.pipeline.sources import module_subject
 from mmtrt.recipe import Recipe
@@ -59,10 +60,11 @@ def bundle_recipe(context: Context, recipe: Recipe, out: str, key: Key | None = 
             f"{recipe.model.source} is a model in several parts ({', '.join(source.parts)}), and a bundle holds one",
             fix="`mmtrt run` builds and checks it; its files can be carried as they are.",
         )
+    check_no_parts(recipe)
     made, states, cached = _stages(context, recipe, source, targets)
     context.stage(f"pack {recipe.name} {recipe.bundle.version}")
     with machine_errors("a temporary folder"), TemporaryDirectory(prefix="mmtrt-bundle-") as scratch:
-        files, manifest = packed(made, Path(scratch), context.note)
+        files, manifest = packed(made, Path(scratch))
         signature = key.sign(manifest.to_bytes()) if key else None
         digest = write_bundle(place.path, files, manifest, signature, tar=place.tar)
     return BundleResult(
@@ -87,6 +89,7 @@ def _stages(
 ) -> tuple[Packing, dict[str, TargetState], bool]:
     """Run the stages; return what is to be packed, each target's state, and whether all of it was there already."""
     exported = export_recipe(context, recipe, source)
+    golden, picked = golden_stage(context, recipe, exported, source)
     folder = out_folder(recipe)
     models: dict[str, Prepared] = {
         precision: prepare_stage(context, build_request(recipe, exported, folder, precision))
@@ -111,8 +114,9 @@ def _stages(
         targets=targets,
         engines=engines,
         checks=checks,
+        golden=golden,
     )
-    kept = [exported.cached, old, *(made.cached for made in models.values())]
+    kept = [exported.cached, picked, old, *(made.cached for made in models.values())]
     return packing, states, all([*kept, *(check.cached for check in (*checks, *ran))])
 
 

@@ -100,6 +100,26 @@ def test_no_byte_tells_of_the_machine(tiny_bundle: Path, tmp_path_factory: pytes
         assert f"{place}/".encode() not in content
 
 
+def test_golden_samples_are_of_the_parity_set_where_there_is_one(
+    tiny: Path, recipe: Path, manifest: Manifest, cli: Cli
+) -> None:
+    """More than an export writes, with the outputs that PyTorch gives."""
+    calib = tiny.with_name("tiny.calib")
+    written(recipe, ("[parity]", f'[parity]\nset = "{calib}"'), ("golden = 4", "golden = 12"))
+    assert cli("bundle", "tiny.toml", "-o", "tiny.mmtrt/", "-q").code == 0
+    samples = list(open_set("tiny.mmtrt/golden"))
+    assert len(samples) == 12
+    there = {len(sample["ids"]) for sample in open_set(str(calib))}
+    assert {min(there), max(there), 5} <= {len(sample["ids"]) for sample in samples}
+    found = verify(Path("tiny.mmtrt")).manifest
+    assert found.models["fp32"].digest == manifest.models["fp32"].digest
+    assert found.recipe["parity"]["set"] == "tiny.calib"
+    with mmtrt.Session(Path("tiny.mmtrt") / found.models["fp32"].path) as session:
+        for sample in samples:
+            outputs = session.run({name: sample[name][None] for name in ("image", "ids", "mask")})
+            np.testing.assert_allclose(outputs["answer"][0], sample["output.answer"], atol=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------- the same bytes
 
 
@@ -173,6 +193,10 @@ def test_it_is_written_over_no_other_thing(recipe: Path, cli: Cli) -> None:
     for out in ("notes.txt", "notes.txt/", "mine", "mine/", ".", "/", ""):
         said = cli("bundle", recipe, "-o", out)
         assert_told(said, 2)
+    # Told before the minutes that the stages take, too.
+    said = cli("bundle", recipe, "-o", "notes.txt/tiny.mmtrt")
+    assert_told(said, 4, "notes.txt")
+    assert "export" not in said.err
     assert Path("notes.txt").read_text(encoding="utf-8") == Path("mine/notes.txt").read_text(encoding="utf-8") == "mine"
 
 
