@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mmtrt.artifacts import machine_errors
 from mmtrt.bundle.archive import write_bundle
-from mmtrt.bundle.manifest import Plain
+from mmtrt.bundle.manifest import MANIFEST_BYTES, Plain
 from mmtrt.engine.flavours import Flavour, choose, gpu
 from mmtrt.engine.targets import Target, load_target
 from mmtrt.errors import MachineError, MeasurementError, RecipeError
@@ -65,7 +65,13 @@ def bundle_recipe(context: Context, recipe: Recipe, out: str, key: Key | None = 
     context.stage(f"pack {recipe.name} {recipe.bundle.version}")
     with machine_errors("a temporary folder"), TemporaryDirectory(prefix="mmtrt-bundle-") as scratch:
         files, manifest = packed(made, Path(scratch))
-        signature = key.sign(manifest.to_bytes()) if key else None
+        content = manifest.to_bytes()
+        if len(content) > MANIFEST_BYTES:
+            raise RecipeError(
+                f"the manifest would have {len(content)} bytes, and {MANIFEST_BYTES} are the most",
+                fix="Bundle fewer targets, or with fewer kinds under parity.stress.",
+            )
+        signature = key.sign(content) if key else None
         digest = write_bundle(place.path, files, manifest, signature, tar=place.tar)
     return BundleResult(
         path=str(place.path),
