@@ -74,6 +74,7 @@ NEED_EXTRAS = (
     "mmtrt.pipeline.deadline",
     "mmtrt.pipeline.engine_stage",
     "mmtrt.pipeline.exporting",
+    "mmtrt.pipeline.golden_stage",
     "mmtrt.pipeline.hard_cases",
     "mmtrt.pipeline.inspecting",
     "mmtrt.pipeline.locating",
