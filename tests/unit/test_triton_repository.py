@@ -103,6 +103,10 @@ def linked(folder: Path) -> None:
     (folder / "warmup" / "0").symlink_to(folder / "config.pbtxt")
 
 
+def linked_folder(folder: Path) -> None:
+    (folder / "2").symlink_to(folder / "1")
+
+
 def other_marker(folder: Path) -> None:
     (folder / "mmtrt.json").write_text('{"schema": "other"}')
 
@@ -111,6 +115,7 @@ def other_marker(folder: Path) -> None:
     ("change", "words"),
     [
         (foreign, "mmtrt did not write"),
+        (linked_folder, "holds 2, which mmtrt did not write"),
         (other_marker, "mmtrt did not write"),
         (added, "holds 1/notes.txt, which mmtrt did not write"),
         (edited, "config.pbtxt was changed since mmtrt wrote it"),

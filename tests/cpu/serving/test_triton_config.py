@@ -258,6 +258,23 @@ def test_an_ensemble_hands_on_by_name() -> None:
     assert (config.max_batch_size, list(config.input[0].dims)) == (0, [-1, 3])
 
 
+def test_a_tensor_within_is_never_called_as_one_outside() -> None:
+    eye = ModelSpec(
+        inputs=(TensorSpec(name="eye.y", dtype="float32", shape=("batch", 3)),),
+        outputs=spec_of("batch", 3).outputs,
+        ranges=SIZES,
+    )
+    wiring = Wiring(
+        parts={"eye": eye, "head": spec_of("batch", 2)},
+        links={Port("head", "x"): Port("eye", "y")},
+        outputs={"eye.y_": Port("head", "y")},
+    )
+    config = parse(text(ensemble_config("m", wiring, {"eye": "a", "head": "b"}, version=1, keep=1)))
+    first, second = config.ensemble_scheduling.step
+    assert first.output_map["y"] == second.input_map["x"]
+    assert len({first.output_map["y"], config.input[0].name, config.output[0].name}) == 3
+
+
 @pytest.mark.parametrize(
     ("wiring", "words"),
     [(wiring_of(name="x"), "one tensor"), (wiring_of(again=True), "two names")],
