@@ -49,7 +49,7 @@ def check_part_names(source: PipelineSource) -> None:
 
 def one_model(recipe: Recipe, backend: Backend, ready: Ready) -> Model:
     """Return the model of a recipe in one part."""
-    return _model(recipe, recipe.name, backend, ready, ready.labels)
+    return _model(recipe, recipe.name, backend, ready)
 
 
 def part_models(recipe: Recipe, backend: Backend, parts: Parts) -> list[Model]:
@@ -57,9 +57,7 @@ def part_models(recipe: Recipe, backend: Backend, parts: Parts) -> list[Model]:
     wiring = parts.exported.wiring
     models = []
     for part, ready in parts.parts.items():
-        ports = {name: port.tensor for name, port in wiring.outputs.items() if port.part == part}
-        labels = {ports[name]: names for name, names in parts.labels.items() if name in ports}
-        models.append(_model(recipe, part_name(recipe, part), backend, ready, labels))
+        models.append(_model(recipe, part_name(recipe, part), backend, ready))
     if wiring.step is not None:
         # What a client that runs the parts itself has to know.
         last = models[-1]
@@ -70,10 +68,10 @@ def part_models(recipe: Recipe, backend: Backend, parts: Parts) -> list[Model]:
     return models
 
 
-def _model(recipe: Recipe, name: str, backend: Backend, ready: Ready, labels: Mapping[str, Sequence[str]]) -> Model:
+def _model(recipe: Recipe, name: str, backend: Backend, ready: Ready) -> Model:
     spec = _spec(ready, name)
     batch = batching(spec)
-    labels = _fitting(spec, batch, labels)
+    labels = _fitting(spec, batch, ready.labels)
     named = {output: f"labels-{place}-{safe_name(output)}.txt" for place, output in enumerate(labels)}
     told = _requests(ready.golden, spec, batch, max(recipe.triton.warm_up, recipe.triton.load))
     warm = warm_ups(told[: recipe.triton.warm_up], spec, batch_sizes(recipe.triton, batch))

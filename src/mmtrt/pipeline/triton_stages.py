@@ -60,7 +60,6 @@ class Parts:
     exported: PartsExport
     parts: Mapping[str, Ready]
     checks: tuple[CheckResult, ...]
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def choose_backend(context: Context, recipe: Recipe) -> Backend:
@@ -125,11 +124,14 @@ def ready_parts(context: Context, recipe: Recipe, source: PipelineSource, backen
     flow = Flow(context, exported.source.wiring, parity_events(recipe, exported))
     flow.subjects |= modules
     parts = {
-        part: _ready_part(context, recipe, part, made[part], engines[part], modules[part], flow)
+        part: replace(
+            _ready_part(context, recipe, part, made[part], engines[part], modules[part], flow),
+            labels=_labels(source.parts[part]),
+        )
         for part in exported.parts
     }
     checks = _end_to_end(context, recipe, exported, modules, parts)
-    return Parts(exported=exported, parts=parts, checks=checks, labels=_labels(source))
+    return Parts(exported=exported, parts=parts, checks=checks)
 
 
 def _check_servable(recipe: Recipe, name: str, backend: Backend, spec: ModelSpec) -> None:

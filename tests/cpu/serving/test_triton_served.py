@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import parts_fusion
 import pytest
+import tiny_fusion
 import tritonclient.grpc as client
-from fake_triton import FakeTriton, full_dims, matches, serving, type_of
+from fake_triton import FakeTriton, check_config, full_dims, matches, serving, type_of
 from held import hold, hold_folder
 from refusals import Cli
 from tritonclient.utils import triton_to_np_dtype
 
 from conftest import PARTS, TINY, Serve
+from mmtrt.artifacts import file_digest
 from mmtrt.engine import manifest as manifests
 from mmtrt.engine.build import BuildOptions
-from mmtrt.errors import RecipeError, UsageError
-from mmtrt.onnx_files import load_model
+from mmtrt.engine.flavours import Flavour
+from mmtrt.errors import MachineError, ModelError, RecipeError, UsageError
+from mmtrt.onnx_files import load_model, model_spec
+from mmtrt.pipeline import triton_stages
+from mmtrt.pipeline.building import Prepared
 from mmtrt.pipeline.context import Context
 from mmtrt.pipeline.engine_stage import ENGINE, engine_stage
 from mmtrt.pipeline.triton_models import one_model
@@ -31,7 +37,8 @@ from mmtrt.pipeline.triton_repository import TritonResult
 from mmtrt.pipeline.triton_stages import Ready, choose_backend
 from mmtrt.recipe import Recipe, Triton, load_recipe
 from mmtrt.runtimes.ort import OrtRunner
-from mmtrt.samples import open_set
+from mmtrt.samples import SampleSet, open_set
+from mmtrt.tensors import ModelSpec
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "triton"
 Example = Callable[[str], Any]
@@ -151,47 +158,60 @@ def test_a_version_lies_beside_the_one_before(serve: Serve, tmp_path: Path) -> N
     }
 
 
-def ready_of(result: TritonResult, repository: Path, engine: Path | None) -> Ready:
-    from mmtrt.onnx_files import model_spec
-    from mmtrt.pipeline.building import Prepared
-
-    onnx = repository / "tiny" / "1" / "model.onnx"
-    made = Prepared(onnx=onnx, spec=model_spec(load_model(onnx)), precision="int8", summary={})
-    return Ready(made=made, golden=open_set(str(repository.parent / "golden")), engine=engine, checks=result.checks)
-
-
-def test_an_engine_is_held_against_its_manifest(
-    tiny: Path, tiny_served: tuple[TritonResult, Path], tmp_path: Path
+def test_a_plan_is_held_against_the_engines_manifest(
+    serve: Serve, tiny_served: tuple[TritonResult, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="builds with TensorRT-RTX, of the extra rtx")
-    result, repository = tiny_served
-    golden = repository.parent / "golden"
-    if not golden.exists():
-        golden.symlink_to(tiny.with_name("tiny.golden"))
-    ready = ready_of(result, repository, None)
-    built, _ = engine_stage(
-        Context(), ready.made.onnx, ready.made.spec, BuildOptions(flavor="tensorrt-rtx"), precision="int8"
-    )
-    model = one_model(result.recipe, "tensorrt", ready_of(result, repository, built / ENGINE))
-    assert model.files["1/model.plan"] == built / ENGINE
-    config = hold(model.config, load_model(ready.made.onnx))
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds in TensorRT's place, of the extra rtx")
+    engines: list[Path] = []
+
+    def built(context: Context, onnx: Path, spec: ModelSpec, options: BuildOptions, **told: Any) -> tuple[Path, bool]:
+        assert options.flavor == "tensorrt"
+        folder, cached = engine_stage(context, onnx, spec, replace(options, flavor="tensorrt-rtx"), **told)
+        engines.append(folder / ENGINE)
+        return folder, cached
+
+    flavour = Flavour(name="tensorrt", version="1", needs_gpu_to_build=True)
+    monkeypatch.setattr(triton_stages, "choose", lambda _="auto": flavour)
+    monkeypatch.setattr(triton_stages, "engine_stage", built)
+    result = serve(TINY, tmp_path / "repository")
+    folder = tmp_path / "repository" / "tiny"
+    files = files_of(folder)
+    assert [name for name in files if name.startswith("1/")] == ["1/model.plan"]
+    assert files["1/model.plan"] == engines[0].read_bytes()
+    onnx = load_model(tiny_served[1] / "tiny" / "1" / "model.onnx")
+    config = hold(files["config.pbtxt"].decode(), onnx)
+    check_config(config, folder)
     assert (config.platform, config.default_model_filename) == ("tensorrt_plan", "model.plan")
-    manifest = manifests.read(built / ENGINE)
+    assert not config.HasField("optimization"), "the text's length changes: no graph would serve it"
+    manifest = manifests.read(engines[0])
     for told, known in ((config.input, manifest.inputs), (config.output, manifest.outputs)):
         assert [tensor.name for tensor in told] == [tensor.name for tensor in known]
         for tensor, other in zip(told, known, strict=True):
             assert triton_to_np_dtype(type_of(tensor)) == np.dtype(other.dtype)
-            shape = [-1 if isinstance(dim, str) else dim for dim in other.shape]
-            assert matches(full_dims(config, tensor), shape)
-    assert config.max_batch_size == manifest.profile["image"].max[0]
-    assert model.about["engine"]["sha256"] == manifest.engine_digest
+            assert full_dims(config, tensor) == [-1 if isinstance(dim, str) else dim for dim in other.shape]
+    assert {manifest.profile[tensor.name].max[0] for tensor in config.input} == {config.max_batch_size}
+    assert {manifest.profile[tensor.name].min[0] for tensor in config.input} == {1}
+    assert result.models[0]["engine"]["sha256"] == manifest.engine_digest == file_digest(folder / "1" / "model.plan")
+
+
+def test_labels_are_where_the_configuration_says(tiny_served: tuple[TritonResult, Path]) -> None:
+    result, repository = tiny_served
+    onnx = repository / "tiny" / "1" / "model.onnx"
+    made = Prepared(onnx=onnx, spec=model_spec(load_model(onnx)), precision="int8", summary={})
+    samples = SampleSet(source="tiny", key="tiny", read=lambda: tiny_fusion.samples(4))
+    names = ("red", "gr\u00fcn", "blue", "a b", '"c"')
+    ready = Ready(made=made, golden=samples, labels={"answer": names, "other": ("x",)})
+    model = one_model(result.recipe, "onnxruntime", ready)
+    (answer, match) = hold(model.config, load_model(onnx)).output
+    assert model.files[answer.label_filename] == b'red\ngr\xc3\xbcn\nblue\na b\n"c"\n'
+    assert not match.label_filename
+    with pytest.raises(ModelError, match="has 5 classes, and the source names 4"):
+        one_model(result.recipe, "onnxruntime", replace(ready, labels={"answer": names[:4]}))
+    with pytest.raises(ModelError, match="holds a line break"):
+        one_model(result.recipe, "onnxruntime", replace(ready, labels={"answer": (*names[:4], "a\nb")}))
 
 
 def test_who_runs_it_is_chosen_by_what_builds_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmtrt.engine.flavours import Flavour
-    from mmtrt.errors import MachineError
-    from mmtrt.pipeline import triton_stages
-
     notes: list[str] = []
     context = Context(note=notes.append)
 
@@ -230,10 +250,6 @@ def test_parts_are_an_ensemble(serve: Serve, tmp_path: Path, example: Example) -
     for part in ("two-eye", "two-fuser"):
         hold_folder(tmp_path / "repository" / part)
     rows = json.loads((tmp_path / "repository" / "two" / "load" / "input_data.json").read_text())["data"]
-    sys_path = os.environ["PYTHONPATH"].split(os.pathsep)[0]
-    assert (Path(sys_path) / "parts_fusion.py").is_file()
-    import parts_fusion
-
     events = list(parts_fusion.samples(3))
     with serving(tmp_path / "repository") as (address, fake), client.InferenceServerClient(address) as server:
         config = fake.models["two"].config
