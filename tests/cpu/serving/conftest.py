@@ -49,7 +49,11 @@ source = "parts_fusion:{source}"
 [precision]
 build = ["fp32"]
 
+[calibration]
+count = 8
+
 [parity]
+count = 8
 stress = []
 """
 
