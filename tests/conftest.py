@@ -81,3 +81,45 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     context = Context(cache=StageCache(tmp_path_factory.getbasetemp() / "cache"))
     made = export_stage(context, load_source("tiny_fusion:factory"), ExportOptions(calibration_samples=40))
     return publish_export(made, folder, "tiny").onnx
+
+
+TINY_RECIPE = """
+[model]
+source = "tiny_fusion:factory"
+
+[precision]
+build = ["fp32", "int8"]
+coverage = "wide"
+
+[calibration]
+count = 40
+
+[parity]
+stress = ["corner"]
+
+[parity.budget.int8]
+sqnr_db = 15
+
+[bundle]
+version = "1.2.0"
+targets = ["any-rtx", "orin-nano"]
+golden = 4
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the test model, `tiny.mmtrt`: one file, FP32 and INT8, four golden samples, not signed.
+
+    It carries the engine of `any-rtx` where TensorRT-RTX is installed; that of `orin-nano` is built on the board.
+    """
+    from mmtrt.artifacts import StageCache
+    from mmtrt.pipeline.bundling import bundle_recipe
+    from mmtrt.pipeline.context import Context
+    from mmtrt.recipe import load_recipe
+
+    folder = tmp_path_factory.mktemp("bundle")
+    (folder / "tiny.toml").write_text(TINY_RECIPE, encoding="utf-8")
+    # The cache in which the export of `tiny` lies.
+    context = Context(cache=StageCache(tmp_path_factory.getbasetemp() / "cache"))
+    return Path(bundle_recipe(context, load_recipe(folder / "tiny.toml"), str(folder / "tiny.mmtrt")).path)

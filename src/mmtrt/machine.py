@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["available_cores", "machine"]
+__all__ = ["DEVFREQ", "available_cores", "devfreq_mhz", "gpu_devfreq", "machine"]
+
+DEVFREQ = Path("/sys/class/devfreq")
+"""Where the kernel tells the clocks of a board's devices."""
+_GPU_NAMES = re.compile(r"gpu|gv11b|ga10b|gp10b", re.IGNORECASE)
 
 
 def available_cores() -> int:
@@ -40,4 +45,18 @@ def _cpu_name() -> str:
 def _memory_gib() -> float | None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30), 1)
+    return None
+
+
+def gpu_devfreq(devfreq: Path = DEVFREQ) -> Path | None:
+    """Return the folder of a board's GPU below `devfreq`; None where there is none."""
+    with contextlib.suppress(OSError):
+        return next((folder for folder in sorted(devfreq.iterdir()) if _GPU_NAMES.search(folder.name)), None)
+    return None
+
+
+def devfreq_mhz(folder: Path | None, name: str) -> float | None:
+    """Return one of a device's clocks in MHz: `cur_freq`, `min_freq`, `max_freq`; None where it is not told."""
+    with contextlib.suppress(OSError, ValueError):
+        return int((folder / name).read_text(encoding="ascii")) / 1e6 if folder else None
     return None

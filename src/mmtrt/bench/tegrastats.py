@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmtrt.bench.sensors import Clocks, Reading, SensorError, Source
+from mmtrt.machine import DEVFREQ, devfreq_mhz, gpu_devfreq
 
 __all__ = ["Line", "TegrastatsSensor", "open_tegrastats", "parse_line", "total_power"]
 
@@ -39,8 +40,6 @@ _GPU = re.compile(r"(?<!\S)GR3D_FREQ " + _LOAD)
 _DRAM = re.compile(r"(?<!\S)EMC_FREQ " + _LOAD)
 _MIB = {"k": 1 / 1024, "M": 1.0, "G": 1024.0}
 
-_DEVFREQ = Path("/sys/class/devfreq")
-_GPU_NAMES = re.compile(r"gpu|gv11b|ga10b|gp10b", re.IGNORECASE)
 _MODEL = Path("/proc/device-tree/model")
 
 
@@ -97,14 +96,14 @@ class TegrastatsSensor:
     source: Source = "tegrastats"
     pause_s = 0.0
 
-    def __init__(self, command: Sequence[str], *, devfreq: Path = _DEVFREQ, model: Path = _MODEL) -> None:
+    def __init__(self, command: Sequence[str], *, devfreq: Path = DEVFREQ, model: Path = _MODEL) -> None:
         try:
             self._process = subprocess.Popen(
                 list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
             )
         except OSError as error:
             raise SensorError(f"tegrastats does not start: {error}") from error
-        self._devfreq = _gpu_folder(devfreq)
+        self._devfreq = gpu_devfreq(devfreq)
         self.device = _model(model)
         self.power_of = ""
         self.notes: tuple[str, ...] = ()
@@ -127,7 +126,7 @@ class TegrastatsSensor:
         clock = line.gpu_clock_mhz
         if clock is None:
             # Some versions tell the load alone.
-            clock = _mhz(self._devfreq, "cur_freq")
+            clock = devfreq_mhz(self._devfreq, "cur_freq")
         if power_w is None:
             self.notes = ("tegrastats shows no power: some boards show it to root only",)
         return Reading(
@@ -142,7 +141,7 @@ class TegrastatsSensor:
 
     def clocks(self) -> Clocks:
         """Tell whether the GPU's lowest clock is its highest, as `jetson_clocks` sets it; and the power mode."""
-        low, high = _mhz(self._devfreq, "min_freq"), _mhz(self._devfreq, "max_freq")
+        low, high = devfreq_mhz(self._devfreq, "min_freq"), devfreq_mhz(self._devfreq, "max_freq")
         mode = _power_mode()
         if low is None or high is None:
             return Clocks(note=mode)
@@ -163,18 +162,6 @@ class TegrastatsSensor:
 
 def _heat(temperatures_c: Mapping[str, float]) -> float | None:
     return next((heat for name in _THERMAL if (heat := temperatures_c.get(name, -256.0)) > -100), None)
-
-
-def _gpu_folder(devfreq: Path) -> Path | None:
-    with contextlib.suppress(OSError):
-        return next((folder for folder in sorted(devfreq.iterdir()) if _GPU_NAMES.search(folder.name)), None)
-    return None
-
-
-def _mhz(folder: Path | None, name: str) -> float | None:
-    with contextlib.suppress(OSError, ValueError):
-        return int((folder / name).read_text(encoding="ascii")) / 1e6 if folder else None
-    return None
 
 
 def _model(path: Path) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mmtrt.artifacts import json_text
+from mmtrt.bundle.canonical import FILE_BYTES, FILES, check_name, check_names
+from mmtrt.bundle.plain_json import plain_json
 from mmtrt.errors import InputError
 
 __all__ = [
@@ -22,7 +22,9 @@ __all__ = [
     "Manifest",
     "TimingCache",
     "check_name",
+    "check_plugins",
     "parse_manifest",
+    "refuse_older",
     "version_key",
 ]
 
@@ -30,23 +32,15 @@ SCHEMA = "mmtrt.bundle/1"
 MANIFEST_BYTES = 4 << 20
 """A larger manifest is refused before it is read."""
 
-_PART = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
-_NAME = re.compile(rf"{_PART}(?:/{_PART}){{0,3}}")
-_LONGEST = 100  # what a ustar header holds without a prefix
-
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+"""A name that may become a part of a path."""
+
 Precision = Literal["fp32", "fp16", "int8"]
 Flavor = Literal["tensorrt", "tensorrt-rtx"]
 
 
-def check_name(name: str) -> str:
-    """Return a file's name within a bundle as it is; ValueError where it could lead out of it, or is no plain name."""
-    if len(name) > _LONGEST or not _NAME.fullmatch(name):
-        raise ValueError(f"{name[:_LONGEST]!r} is no name for a file of a bundle")
-    return name
-
-
-Name = Annotated[str, Field(max_length=_LONGEST)]
+Name = Annotated[str, Field(max_length=100)]
 
 
 class _Frozen(BaseModel):
@@ -57,7 +51,7 @@ class Entry(_Frozen):
     """One file: its SHA-256 in hex, and its size in bytes."""
 
     sha256: Digest
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0, le=FILE_BYTES)]
 
 
 class BundledOnnx(_Frozen):
@@ -91,11 +85,11 @@ class BundledEngine(_Frozen):
 
     path: Name
     manifest: Name
-    target: str
+    target: Plain
     precision: Precision
     onnx: Digest
     flavor: Flavor
-    flavor_version: str
+    flavor_version: Plain
     gpu: str | None = None
     compute_capability: str | None = None
 
@@ -105,7 +99,7 @@ class TimingCache(_Frozen):
 
     path: Name
     flavor: Flavor
-    flavor_version: str
+    flavor_version: Plain
     gpu: str
     compute_capability: str
 
@@ -123,11 +117,11 @@ class Manifest(_Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9}){0,3}$")]
     mmtrt: str
-    files: Annotated[dict[Name, Entry], Field(min_length=1, max_length=10_000)]
+    files: Annotated[dict[Name, Entry], Field(min_length=1, max_length=FILES)]
     spec: dict[str, Any]
     recipe: dict[str, Any]
     models: Annotated[dict[Precision, BundledOnnx], Field(min_length=1)]
-    targets: Annotated[dict[str, BundledTarget], Field(min_length=1)]
+    targets: Annotated[dict[Plain, BundledTarget], Field(min_length=1)]
     golden: Name
     engines: list[BundledEngine] = []
     timing_caches: list[TimingCache] = []
@@ -138,10 +132,7 @@ class Manifest(_Frozen):
     @field_validator("files")
     @classmethod
     def _plain(cls, files: dict[str, Entry]) -> dict[str, Entry]:
-        for name in files:
-            check_name(name)
-        if len({name.lower() for name in files}) < len(files):
-            raise ValueError("two files' names differ in case only")
+        check_names(files)
         return files
 
     @model_validator(mode="after")
@@ -171,9 +162,9 @@ class Manifest(_Frozen):
 def parse_manifest(data: bytes, what: str) -> Manifest:
     """Read a manifest whose digest was verified; InputError names `what` and the first thing that is wrong."""
     try:
-        return Manifest.model_validate(json.loads(data, object_pairs_hook=_once))
+        return Manifest.model_validate(plain_json(data))
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(f"the manifest of {what}: {where}: {first['msg']}"[:500], fix=_MEND) from error
     except (ValueError, RecursionError) as error:
@@ -183,11 +174,25 @@ def parse_manifest(data: bytes, what: str) -> Manifest:
 _MEND = "It was made by another version of mmtrt, or by something else: make the bundle again."
 
 
-def _once(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
-    # Readers disagree on which of two equal keys holds.
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key stands twice")
-    return dict(pairs)
+def refuse_older(new: Manifest, current: Manifest) -> None:
+    """Raise InputError where `new` would put an older version over a newer one of the same name.
+
+    Another bundle under the same version is none; bundles of two names have no order.
+    """
+    if new.name == current.name and version_key(new.version) < version_key(current.version):
+        raise InputError(
+            f"{new.name} {new.version} is older than {current.version}, which is deployed",
+            fix="Deploy a newer version, or go back to the previous one by mmtrt deploy --rollback.",
+        )
+
+
+def check_plugins(manifest: Manifest, allowed: Collection[str]) -> None:
+    """Raise InputError where a bundle needs a plugin that is not on a target's list."""
+    if unknown := sorted(set(manifest.plugins) - set(allowed)):
+        raise InputError(
+            f"{manifest.name} {manifest.version} needs plugins that are not allowed here: {', '.join(unknown)}",
+            fix="A plugin is native code: allow it in the target's file only where you know whose it is.",
+        )
 
 
 def version_key(version: str) -> tuple[int, ...]:

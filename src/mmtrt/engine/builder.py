@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mmtrt.artifacts import machine_errors, whole_file
+from mmtrt.engine.dla import allow_precisions, place_on_dla, weakly_typed
 from mmtrt.engine.layers import EngineLayer, parse_inspector, parse_layers
 from mmtrt.engine.options import BuildOptions
 from mmtrt.engine.profiles import NetworkTensor, check_profile, full_profile
@@ -73,57 +74,81 @@ def build(job: Job) -> Built:
     """Parse, check and build; errors are those of `mmtrt.engine.build.build_engine`."""
     api = import_flavour(job.flavour)
     with listening(api) as log, machine_errors("the engine"):
-        builder = api.Builder(logger_of(api))
-        network = builder.create_network(_network_flags(api, job))
-        refusals = _parse(api, network, job.onnx)
-        if refusals:
-            return Built(refusals=refusals)
-        inputs = tuple(_tensor(network.get_input(i)) for i in range(network.num_inputs))
-        outputs = tuple(_tensor(network.get_output(i)) for i in range(network.num_outputs))
-        _check_network(network, outputs, job.onnx)
-        check_profile(job.profile, inputs)
-        config = builder.create_builder_config()
-        notes = configure(api, config, job)
-        _set_profile(builder, config, job.profile)
-        start = time.perf_counter()
-        plan = builder.build_serialized_network(network, config)
-        build_s = time.perf_counter() - start
-        if plan is None:
-            raise _build_error(log, job)
-        with job.plan.open("wb") as stream:
-            stream.write(plan)
-        _save_timing_cache(config, job)
-        layers, why = _layers(api, log, plan)
-        return Built(
-            inputs=inputs,
-            outputs=outputs,
-            profile=full_profile(job.profile, inputs),
-            build_s=build_s,
-            layers=layers,
-            notes=(*notes, *why, *log.warnings),
-        )
+        first, *others = _typings(api, job)
+        return _build_either(api, log, job) if others else _build(api, log, job, first)
 
 
-def _network_flags(api: Any, job: Job) -> int:
-    """Return the flags of a strongly typed network; where the flag is gone, there is no other kind."""
-    if job.options.typing == "weak":
-        _weak_flags(api, job)
-        return 0
-    return _strong(api)
+Typed = Literal["strong", "weak"]
 
 
-def _weak_flags(api: Any, job: Job) -> tuple[Any, ...]:
-    """Return what a weakly typed build is allowed to use; UsageError where this TensorRT types strongly only."""
-    flags = api.BuilderFlag
-    if job.flavour != "tensorrt" or not hasattr(flags, "INT8"):
+def _typings(api: Any, job: Job) -> tuple[Typed, ...]:
+    """Return how the network is typed, what comes first first; UsageError where this TensorRT types strongly only."""
+    wanted = job.options.typing
+    weak = weakly_typed(api, job.flavour)
+    if wanted == "weak" and not weak:
         raise UsageError(
             f"typing = 'weak' is not possible: this {LABELS[job.flavour]} is always strongly typed",
             fix="Leave the setting out.",
         )
-    return flags.FP16, flags.INT8
+    if not weak:
+        return ("strong",)
+    # These releases give the DLA its precision by a flag.
+    if wanted == "weak" or job.options.dla_core is not None:
+        return ("weak",)
+    return ("strong", "weak") if wanted == "auto" else ("strong",)
+
+
+def _build_either(api: Any, log: Log, job: Job) -> Built:
+    try:
+        built = _build(api, log, job, "strong")
+        if not built.refusals:
+            return built
+        why = built.refusals[0].text
+    except BuildError as error:
+        why = error.message
+    log.errors.clear()
+    built = _build(api, log, job, "weak")
+    note = f"built weakly typed, with FP16 and INT8 allowed, since strongly typed there was no engine: {why}"
+    return replace(built, notes=(note, *built.notes))
+
+
+def _build(api: Any, log: Log, job: Job, typed: Typed) -> Built:
+    builder = api.Builder(logger_of(api))
+    network = builder.create_network(_strong(api) if typed == "strong" else 0)
+    refusals = _parse(api, network, job.onnx)
+    if refusals:
+        return Built(refusals=refusals)
+    inputs = tuple(_tensor(network.get_input(i)) for i in range(network.num_inputs))
+    outputs = tuple(_tensor(network.get_output(i)) for i in range(network.num_outputs))
+    _check_network(network, outputs, job.onnx)
+    check_profile(job.profile, inputs)
+    config = builder.create_builder_config()
+    notes = configure(api, config, job)
+    if typed == "weak":
+        allow_precisions(api, config, job.options)
+    notes += place_on_dla(api, builder, network, config, job.flavour, job.options, job.profile)
+    _set_profile(builder, config, job.profile)
+    start = time.perf_counter()
+    plan = builder.build_serialized_network(network, config)
+    build_s = time.perf_counter() - start
+    if plan is None:
+        raise _build_error(log, job)
+    with job.plan.open("wb") as stream:
+        stream.write(plan)
+    _save_timing_cache(config, job)
+    layers, why = _layers(api, log, plan)
+    return Built(
+        inputs=inputs,
+        outputs=outputs,
+        profile=full_profile(job.profile, inputs),
+        build_s=build_s,
+        layers=layers,
+        notes=(*notes, *why, *log.warnings),
+    )
 
 
 def _strong(api: Any) -> int:
+    """Return the flags of a strongly typed network; where the flag is gone, there is no other kind."""
     flags = api.NetworkDefinitionCreationFlag
     return 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0
 
@@ -188,9 +213,6 @@ def configure(api: Any, config: Any, job: Job) -> list[str]:
         if job.flavour == "tensorrt-rtx":
             # Its wheel has no lean runtime to put into the engine.
             config.set_flag(api.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
-    if options.typing == "weak":
-        for flag in _weak_flags(api, job):
-            config.set_flag(flag)
     return [
         *_set_hardware(api, config, job),
         *_set_capability(api, config, job),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mmtrt.engine.estimate import Gpu
 from mmtrt.engine.options import BuildOptions, HardwareCompatibility, Typing
@@ -19,15 +20,21 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Target", "load_target", "target_names"]
+BoardName = Literal["orin-nano", "orin-nx", "agx-orin", "thor"]
+
+__all__ = ["BoardName", "Target", "load_target", "target_names"]
 
 _FOLDER = Path("engines/targets")
 
 
 class Target(BaseModel):
-    """A target file; each key but `name`, `description` and `gpu` is a field of `BuildOptions`.
+    """A target file: the builder's settings, which are fields of `BuildOptions`, and the machine that they are for.
 
-    `gpu` is what estimates of an engine's time are made for.
+    `board` is the family of board and `jetpack` the releases that the settings were made for; `gpu_capability` is the
+    compute capability that the GPU must have (`8.7`), and `memory_mib` how much memory must be free, in MiB.
+    `dla_cores` is how many DLA cores the board has, of which `dla_core` is built for. `power_mode` is the name of
+    nvpmodel's mode, or `best`; `clocks` are `held` where measurements want `jetson_clocks`. `plugins` are those that a
+    bundle may load. `gpu` is what estimates of an engine's time are made for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,11 +48,28 @@ class Target(BaseModel):
     version_compatible: bool = False
     compute_capability: str | None = None
     typing: Typing = "strong"
+    dla_core: int | None = Field(default=None, ge=0)
+    gpu_fallback: bool = True
+    board: BoardName | None = None
+    jetpack: tuple[Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")], ...] = ()
+    gpu_capability: str | None = Field(default=None, pattern=r"^\d+\.\d+$")
+    memory_mib: int | None = Field(default=None, ge=1)
+    dla_cores: int = Field(default=0, ge=0)
+    power_mode: str | None = Field(default=None, min_length=1)
+    clocks: Literal["any", "held"] = "any"
+    plugins: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     gpu: Gpu | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Target:
+        if self.dla_core is not None and self.dla_core >= self.dla_cores:
+            raise ValueError(f"dla_core is {self.dla_core}, and dla_cores says that there are {self.dla_cores}")
+        return self
 
     def options(self, *, timing_cache: Path | None = None) -> BuildOptions:
         """Return the options of a build for this target."""
-        settings: dict[str, Any] = self.model_dump(exclude={"name", "description", "gpu"})
+        named = {setting.name for setting in fields(BuildOptions)}
+        settings: dict[str, Any] = self.model_dump(include=named & set(Target.model_fields))
         return BuildOptions(target=self.name, timing_cache=timing_cache, **settings)
 
 
@@ -89,4 +113,5 @@ def _read(path: Path) -> Target:
         near = get_close_matches(key, Target.model_fields, n=1)
         known = f"Did you mean {near[0]!r}?" if near else f"The keys are {', '.join(Target.model_fields)}."
         fix = known if first["type"] == "extra_forbidden" else f"It is {first['input']!r} now."
-        raise UsageError(f"the target {path}: {key}: {first['msg']}", fix=fix) from error
+        where = f"{key}: " if key else ""
+        raise UsageError(f"the target {path}: {where}{first['msg']}", fix=fix) from error

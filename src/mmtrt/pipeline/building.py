@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,22 +13,22 @@ import onnxruntime
 
 from mmtrt.artifacts import file_digest, place, read_json, write_json
 from mmtrt.engine import manifest as manifests
-from mmtrt.engine.build import BuildOptions, EngineBuild, build_engine
+from mmtrt.engine.build import BuildOptions
 from mmtrt.engine.estimate import Gpu
-from mmtrt.engine.flavours import choose, gpu
-from mmtrt.engine.table import Graph
-from mmtrt.errors import BuildError, ModelError, SampleError, UsageError
+from mmtrt.engine.flavours import choose
+from mmtrt.errors import ModelError, SampleError, UsageError
 from mmtrt.isolation import run_isolated
 from mmtrt.onnx_files import model_digest, model_spec, open_model
 from mmtrt.parity.stress_budget import split_budget
 from mmtrt.pipeline.context import Context
+from mmtrt.pipeline.engine_stage import ENGINE, engine_stage
 from mmtrt.pipeline.profiles import ranges_from_shapes
 from mmtrt.pipeline.reached import stored_reached, tell_reached
 from mmtrt.pipeline.searching import BudgetJudge, task_metrics
 from mmtrt.pipeline.structure import EnginePrice
 from mmtrt.precision.convert import convert
 from mmtrt.precision.converted import Converted, stored_precision, stored_summary
-from mmtrt.precision.graph import MODULE_KEY, mac_nodes, typed, usual_shapes, with_weights_in
+from mmtrt.precision.graph import with_weights_in
 from mmtrt.precision.lint import has_qdq, lint_qdq
 from mmtrt.precision.options import REFINED, PrecisionOptions
 from mmtrt.precision.search import search
@@ -38,7 +37,7 @@ from mmtrt.samples import SampleSet, checked, open_set, shapes_profile
 from mmtrt.samples.random import RANDOM
 from mmtrt.tensors import ModelSpec
 
-__all__ = ["BuildRequest", "build_stage", "find_calibration"]
+__all__ = ["BuildRequest", "Prepared", "build_stage", "find_calibration", "prepare_stage"]
 
 _RESULT = "result.json"
 _RANGES = "ranges.npz"
@@ -83,31 +82,64 @@ class BuildRequest:
         return stem if self.precision in {None, "fp32"} else f"{stem}.{self.precision}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """An ONNX in the precision asked for, ready for a builder; `converted` is None where it is built as it is."""
+
+    onnx: Path
+    spec: ModelSpec
+    precision: str
+    summary: Mapping[str, Any]
+    converted: Converted | None = None
+    search: Mapping[str, Any] | None = None
+    cached: bool = True
+
+
 def build_stage(context: Context, request: BuildRequest) -> BuildResult:
     """Convert and build, each from the cache where nothing changed; the files appear in `request.folder`."""
     flavour = choose(request.options.flavor)
+    made = prepare_stage(context, request)
+    context.stage(f"{made.precision}: build the engine with {flavour.name} {flavour.version}")
+    folder, cached = engine_stage(
+        context,
+        made.onnx,
+        made.spec,
+        request.options,
+        precision=made.precision,
+        calibration=made.summary.get("calibration"),
+    )
+    return _publish(request, made, folder, cached=made.cached and cached)
+
+
+def prepare_stage(context: Context, request: BuildRequest) -> Prepared:
+    """Return the model in the precision asked for, converted in the cache where it is another than it has."""
     proto = open_model(request.model)
     spec = model_spec(proto)
     ranges = {**request.ranges, **ranges_from_shapes(spec, request.shapes)}
     stored = stored_precision(proto)
-    precision = request.precision or stored
     if request.samples == RANDOM:
         _all_ranged(request.model, spec, ranges)
     if request.precision in {None, "fp32"}:
         if request.precision == "fp32" and stored != "fp32":
             raise ModelError(f"{request.model} is {stored}: FP32 can't be made of it", fix="Build from the FP32 ONNX.")
         _lint(request.model, proto)
-        onnx_path, converted, found, cached = request.model, None, None, True
-        spec = replace(spec, ranges=_ranges_of(request, spec, ranges))
-        summary: Mapping[str, Any] = stored_summary(proto)
-    else:
-        context.stage(f"{precision}: calibrate and convert {request.model.name}")
-        converted, found, cached = _convert(context, request, ranges)
-        onnx_path, spec, summary = converted.onnx, converted.spec, converted.summary()
-    context.stage(f"{precision}: build the engine with {flavour.name} {flavour.version}")
-    folder, engine_cached = _engine(context, onnx_path, spec, request, precision, summary.get("calibration"))
-    made = _publish(request, onnx_path, folder, converted, summary, precision, cached=cached and engine_cached)
-    return replace(made, search=found)
+        return Prepared(
+            onnx=request.model,
+            spec=replace(spec, ranges=_ranges_of(request, spec, ranges)),
+            precision=stored,
+            summary=stored_summary(proto),
+        )
+    context.stage(f"{request.precision}: calibrate and convert {request.model.name}")
+    converted, found, cached = _convert(context, request, ranges)
+    return Prepared(
+        onnx=converted.onnx,
+        spec=converted.spec,
+        precision=str(request.precision),
+        summary=converted.summary(),
+        converted=converted,
+        search=found,
+        cached=cached,
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- precision
@@ -253,124 +285,39 @@ def _all_ranged(model: Path, spec: ModelSpec, given: Ranges) -> None:
         )
 
 
-def _engine(
-    context: Context,
-    onnx_path: Path,
-    spec: ModelSpec,
-    request: BuildRequest,
-    precision: str,
-    calibration: Mapping[str, Any] | None,
-) -> tuple[Path, bool]:
-    flavour = choose(request.options.flavor)
-    here = gpu()
-    profile = spec.dynamic_profile()
-    digest = model_digest(onnx_path)
-    parts = {
-        "onnx": digest,
-        "profile": {name: plain(asdict(span)) for name, span in profile.items()},
-        "options": request.options.to_json(),
-        "flavor": [flavour.name, flavour.version],
-        "gpu": here.name if here else None,
-        "precision": precision,
-    }
-
-    def work(folder: Path) -> None:
-        engine = folder / "model.engine"
-        graph = _graph(onnx_path, {name: span[1] for name, span in spec.ranges.items()})
-        built = build_engine(onnx_path, engine, profile=profile, options=request.options, explain=graph.modules.get)
-        if precision == "int8":
-            _kept_int8(onnx_path, built)
-        model = {"source": spec.source, "digest": spec.digest, "versions": dict(spec.versions)} if spec.source else None
-        manifests.write(
-            built, onnx_digest=digest, precision=precision, calibration=calibration, graph=graph, model=model
-        )
-
-    return context.cache.run("engine", parts, work)
-
-
-def _kept_int8(onnx_path: Path, built: EngineBuild) -> None:
-    """Raise BuildError where a kind of layer that the ONNX has in INT8 is in the engine in float alone."""
-    if built.summary is None:
-        return
-    asked = _quantised_kinds(onnx_path)
-    for kind, found in (("conv", built.summary.conv), ("gemm", built.summary.gemm)):
-        if asked.get(kind) and found and not found.get("int8"):
-            raise BuildError(
-                f"{onnx_path.name} asks for INT8, and the engine's {kind} layers came out in {', '.join(found)}",
-                fix="The builder folded the Q/DQ away: build it in FP16, or quantise the model with mmtrt.",
-            )
-
-
-def _quantised_kinds(onnx_path: Path) -> Counter[str]:
-    """Count the nodes both of whose operands come out of DequantizeLinear, over casts, by kind."""
-    proto = open_model(onnx_path)
-    producers = {name: node for node in proto.graph.node for name in node.output}
-
-    def dequantised(name: str) -> bool:
-        node = producers.get(name)
-        while node is not None and node.op_type == "Cast":
-            node = producers.get(node.input[0])
-        return node is not None and node.op_type == "DequantizeLinear"
-
-    kinds = {"Conv": "conv", "Gemm": "gemm", "MatMul": "gemm"}
-    return Counter(
-        kinds[node.op_type]
-        for node in proto.graph.node
-        if node.op_type in kinds and all(dequantised(name) for name in node.input[:2])
-    )
-
-
-def _graph(onnx_path: Path, sizes: Mapping[str, int]) -> Graph:
-    """Return what the ONNX knows of its nodes; nothing of their work where its shapes can't be told."""
-    proto = open_model(onnx_path)
-    modules = {
-        node.name: entry.value for node in proto.graph.node for entry in node.metadata_props if entry.key == MODULE_KEY
-    }
-    macs = mac_nodes(with_weights_in(typed(proto), onnx_path.parent), usual_shapes(proto, sizes))
-    return Graph(modules=modules, macs={mac.name: mac.macs for mac in macs})
-
-
 # -------------------------------------------------------------------------------------------------- publishing
 
 
-def _publish(
-    request: BuildRequest,
-    onnx_path: Path,
-    folder: Path,
-    converted: Converted | None,
-    summary: Mapping[str, Any],
-    precision: str,
-    *,
-    cached: bool,
-) -> BuildResult:
-    engine = place(folder / "model.engine", request.folder / f"{request.stem}.engine")
+def _publish(request: BuildRequest, made: Prepared, folder: Path, *, cached: bool) -> BuildResult:
+    engine = place(folder / ENGINE, request.folder / f"{request.stem}.engine")
     manifest_path = manifests.manifest_path(engine)
-    write_json(manifest_path, {**read_json(folder / "model.engine.json"), "recipe": request.recipe})
-    layers = manifests.layers_path(folder / "model.engine")
+    write_json(manifest_path, {**read_json(manifests.manifest_path(folder / ENGINE)), "recipe": request.recipe})
+    layers = manifests.layers_path(folder / ENGINE)
     if layers.exists():
         place(layers, manifests.layers_path(engine))
-    published = onnx_path
-    if converted is not None:
-        published = place(onnx_path, request.folder / f"{request.stem}.onnx")
-        data = onnx_path.with_name(f"{onnx_path.name}.data")
+    published = made.onnx
+    if made.converted is not None:
+        published = place(made.onnx, request.folder / f"{request.stem}.onnx")
+        data = made.onnx.with_name(f"{made.onnx.name}.data")
         if data.exists():
             place(data, request.folder / data.name)
     manifest = manifests.read(engine)
-    record = converted.calibration if converted else None
+    record = made.converted.calibration if made.converted else None
     return BuildResult(
-        precision=precision,
+        precision=made.precision,
         flavor=manifest.flavor,
         flavor_version=manifest.flavor_version,
         artifacts={"onnx": str(published), "engine": str(engine), "manifest": str(manifest_path)},
         engine_bytes=manifest.engine_bytes,
         onnx_bytes=published.stat().st_size,
         build_s=manifest.build_s,
-        int8=summary.get("int8") if precision == "int8" else None,
-        calibration=asdict(record) if record else summary.get("calibration"),
-        kept=tuple(summary.get("kept", ())),
-        reached=stored_reached(open_model(onnx_path)),
+        int8=made.summary.get("int8") if made.precision == "int8" else None,
+        calibration=asdict(record) if record else made.summary.get("calibration"),
+        kept=tuple(made.summary.get("kept", ())),
+        reached=stored_reached(open_model(made.onnx)),
+        search=made.search,
         layers=manifest.layers,
         ran_on_gpu=False,
         cached=cached,
-        notes=(*(converted.notes if converted else ()), *manifest.notes),
+        notes=(*(made.converted.notes if made.converted else ()), *manifest.notes),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,20 @@ from rich.console import Group, RenderableType
 
 import mmtrt
 from mmtrt.artifacts import write_json
-from mmtrt.errors import RecipeError
-from mmtrt.export.exporter import ExportOptions
 from mmtrt.export.parts import PipelineSource, open_source
 from mmtrt.export.sources import Source
-from mmtrt.parity.budget import Budget, check_heads, check_names
-from mmtrt.parity.stress_budget import check_stress_names, split_budget
 from mmtrt.parity.verdict import whole_verdict
 from mmtrt.pipeline.bench_kept import bench_built
 from mmtrt.pipeline.bench_recipe import bench_more, check_recipe_sizes
 from mmtrt.pipeline.benching import bench_feeds
-from mmtrt.pipeline.building import BuildRequest, build_stage
-from mmtrt.pipeline.checking import check_stage, not_run
+from mmtrt.pipeline.building import build_stage
+from mmtrt.pipeline.checking import not_run
 from mmtrt.pipeline.context import Context
-from mmtrt.pipeline.exporting import ExportResult, export_stage, publish_export
+from mmtrt.pipeline.exporting import ExportResult, publish_export
 from mmtrt.pipeline.parts_run import PartsRunResult, run_parts
+from mmtrt.pipeline.recipe_stages import build_request, check_no_parts, check_subjects, export_recipe
 from mmtrt.pipeline.sides import Subject, cannot_run, open_subject
 from mmtrt.pipeline.sources import module_subject
-from mmtrt.pipeline.targets import build_options, target_gpu
 from mmtrt.recipe import Recipe, resolved
 from mmtrt.report.bench import bench_view
 from mmtrt.report.terminal import run_view
@@ -92,32 +87,15 @@ def run_recipe(context: Context, recipe: Recipe, folder: Path) -> RunResult | Pa
     source = open_source(recipe.model.source, recipe.model.checkpoint)
     if isinstance(source, PipelineSource):
         return run_parts(context, recipe, source, folder)
-    if recipe.parts:
-        raise RecipeError(
-            f"the recipe has parts ({', '.join(recipe.parts)}), and {recipe.model.source} is a model in one",
-            fix="Say it in [precision], or let the factory return a mmtrt.parts.Pipeline.",
-        )
+    check_no_parts(recipe)
     return _run_one(context, recipe, source, folder)
 
 
 def _run_one(context: Context, recipe: Recipe, source: Source, folder: Path) -> RunResult:
     start = time.perf_counter()
-    options = ExportOptions(
-        opset=recipe.model.opset,
-        ranges=dict(recipe.model.ranges),
-        budget=_budget(recipe, "fp32"),
-        heads=recipe.parity.heads,
-    )
-    exported = publish_export(export_stage(context, source, options), folder, recipe.name)
-    # A typing error in a budget or a sweep should not cost the builds that come before the check.
+    exported = publish_export(export_recipe(context, recipe, source), folder, recipe.name)
     check_recipe_sizes(exported.spec, recipe)
-    check_heads(recipe.parity.heads, [t.name for t in exported.spec.outputs])
-    for precision in recipe.precision.build:
-        outputs = [tensor.name for tensor in exported.spec.outputs]
-        samples, hard = split_budget(_budget(recipe, precision))
-        check_names(samples, outputs, recipe.parity.metrics, heads=recipe.parity.heads)
-        check_stress_names(hard, outputs)
-    builds = tuple(build_stage(context, _request(recipe, exported, folder, p)) for p in recipe.precision.build)
+    builds = tuple(build_stage(context, build_request(recipe, exported, folder, p)) for p in recipe.precision.build)
     reference = module_subject(source)
     checks = _checks(context, recipe, reference, exported, builds)
     feeds = bench_feeds(exported.spec, _bench_sizes(recipe, exported), open_set(str(exported.golden)))
@@ -137,30 +115,6 @@ def _run_one(context: Context, recipe: Recipe, source: Source, folder: Path) -> 
     return result
 
 
-def _request(recipe: Recipe, exported: ExportResult, folder: Path, precision: str) -> BuildRequest:
-    return BuildRequest(
-        model=exported.onnx,
-        folder=folder,
-        precision=precision,
-        samples=recipe.calibration.set or str(exported.calibration),
-        count=recipe.calibration.count,
-        method=recipe.precision.method,
-        coverage=recipe.precision.coverage,
-        refine=recipe.precision.refine,
-        keep=recipe.precision.keep,
-        options=build_options(recipe.target.flavor, recipe.target.name),
-        gpu=target_gpu(recipe.target.name),
-        name=recipe.name,
-        budget=_budget(recipe, precision),
-        recipe=plain(resolved(recipe)),
-    )
-
-
-def _budget(recipe: Recipe, precision: str) -> Budget:
-    given: Mapping[str, Budget] = recipe.parity.budget  # type: ignore[assignment]  # its keys are literals
-    return given.get(precision, {})
-
-
 def _checks(
     context: Context,
     recipe: Recipe,
@@ -168,23 +122,11 @@ def _checks(
     exported: ExportResult,
     builds: tuple[BuildResult, ...],
 ) -> tuple[CheckResult, ...]:
-    samples = open_set(recipe.parity.set or str(exported.golden), count=recipe.parity.count)
     engines = [(Path(build.artifacts["engine"]), build.precision) for build in builds]
     runnable = [str(engine) for engine, _ in engines if cannot_run(engine) is None]
     subjects = [open_subject(build.artifacts["onnx"]) for build in builds]
     subjects += [open_subject(engine) for engine in runnable]
-    budgets: dict[str, Budget] = {precision: _budget(recipe, precision) for precision in recipe.precision.build}
-    told = recipe.parity
-    checks = check_stage(
-        context,
-        reference,
-        subjects,
-        samples,
-        budgets=budgets,
-        metrics=told.metrics,
-        heads=told.heads,
-        stress=told.stress,
-    )
+    checks = check_subjects(context, recipe, reference, exported, subjects)
     rest = [not_run(e, p, checks[0].reference) for e, p in engines if str(e) not in runnable]
     return (*checks, *rest)
 

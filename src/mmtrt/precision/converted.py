@@ -13,6 +13,7 @@ import onnx
 from mmtrt.errors import ModelError
 from mmtrt.onnx_files import metadata_of
 from mmtrt.precision.plan import Kept
+from mmtrt.results import unplaced
 from mmtrt.tensors import ModelSpec
 
 __all__ = ["PRECISION_KEY", "CalibrationRecord", "Converted", "stored_precision", "stored_summary"]
@@ -84,6 +85,7 @@ class Converted:
         calibration = None
         if self.calibration:
             record = asdict(self.calibration)
+            record["source"] = unplaced(record["source"])
             calibration = {k: record[k] for k in ("source", "key", "samples", "method", "on_data", "inputs")}
         return {
             "schema": "mmtrt.precision/1",

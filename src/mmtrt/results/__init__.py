@@ -7,14 +7,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from mmtrt.results.benchmarks import BenchResult, BenchRow
+from mmtrt.results.bundles import BundleResult, TargetState
 from mmtrt.results.deployments import DeployResult, Mismatch
-from mmtrt.results.plain import plain
+from mmtrt.results.plain import plain, unplaced
 
 __all__ = [
     "STRESS_KINDS",
     "BenchResult",
     "BenchRow",
     "BuildResult",
+    "BundleResult",
     "CheckResult",
     "DeployResult",
     "LayerError",
@@ -24,8 +26,10 @@ __all__ = [
     "OutputResult",
     "Ran",
     "StressResult",
+    "TargetState",
     "Verdict",
     "plain",
+    "unplaced",
 ]
 
 Verdict = Literal["pass", "fail", "inconclusive", "not run", "reference not finite", "reference refuses"]

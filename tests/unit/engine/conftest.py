@@ -14,6 +14,7 @@ from mmtrt.runtimes import cuda
 from mmtrt.runtimes.cuda import GpuInfo
 
 FAKES = Path(__file__).parent / "fakes"
+sys.path.insert(0, str(Path(__file__).parent))
 ORIN = GpuInfo(name="Orin", compute_capability="8.7", memory_mib=7620, driver="540.4 (CUDA 12.6)")
 
 

@@ -1,7 +1,8 @@
 """Stands in for `tensorrt`: an "ONNX" is JSON, a plan holds what the builder was told, running doubles.
 
 `$FAKE_TENSORRT=11` takes away what version 11 took away; `bare` also takes what old releases did not have; `rtx` adds
-what only TensorRT-RTX has.
+what only TensorRT-RTX has. `$FAKE_TENSORRT_DLA` is how many DLA cores there are. What stands under `strongly` in an
+"ONNX" holds where the network is strongly typed.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202, ANN204, ARG002, ARG005 -- signatures are TensorRT's own
@@ -27,7 +28,10 @@ ProfilingVerbosity = enum.Enum("ProfilingVerbosity", "NONE DETAILED")
 LayerInformationFormat = enum.Enum("LayerInformationFormat", "ONELINE JSON")
 ExecutionContextAllocationStrategy = enum.Enum("ExecutionContextAllocationStrategy", "STATIC USER_MANAGED")
 MemoryPoolType = enum.Enum("MemoryPoolType", "WORKSPACE")
-BuilderFlag = enum.Enum("BuilderFlag", "VERSION_COMPATIBLE" if KIND == "11" else "VERSION_COMPATIBLE FP16 INT8")
+_FLAGS = "VERSION_COMPATIBLE GPU_FALLBACK"
+BuilderFlag = enum.Enum("BuilderFlag", _FLAGS if KIND == "11" else f"{_FLAGS} FP16 INT8")
+DeviceType = enum.Enum("DeviceType", "GPU DLA")
+LayerType = enum.Enum("LayerType", "CONVOLUTION QUANTIZE DEQUANTIZE")
 HardwareCompatibilityLevel = enum.Enum("HardwareCompatibilityLevel", "NONE AMPERE_PLUS")
 NetworkDefinitionCreationFlag = SimpleNamespace() if KIND == "11" else SimpleNamespace(STRONGLY_TYPED=1)
 if KIND != "bare":
@@ -63,7 +67,11 @@ class Network:
 
     num_inputs = property(lambda self: len(self.graph["inputs"]))
     num_outputs = property(lambda self: len(self.graph["outputs"]))
-    num_layers = property(lambda self: self.graph.get("layers", 1))
+    num_layers = property(lambda self: self.graph.get("layers", len(self.graph.get("kinds", [1]))))
+
+    def get_layer(self, index):
+        kind = self.graph.get("kinds", ["CONVOLUTION"])[index]
+        return SimpleNamespace(name=f"/{kind.lower()}_{index}", type=LayerType[kind])
 
     def get_input(self, index):
         return Tensor(*list(self.graph["inputs"].items())[index])
@@ -96,6 +104,8 @@ class OnnxParser:
 
     def parse_from_file(self, path):
         self.network.graph = json.loads(Path(path).read_text(encoding="utf-8"))
+        if self.network.flags:
+            self.network.graph.update(self.network.graph.get("strongly", {}))
         return "errors" not in self.network.graph
 
     num_errors = property(lambda self: len(self.network.graph["errors"]))
@@ -116,6 +126,7 @@ class Config:
     def __init__(self):
         self.told = {"flags": [], "pools": {}, "profiles": []}
         self.profiling_verbosity = ProfilingVerbosity.NONE
+        self.default_device_type = DeviceType.GPU
         self.cache = None
 
     def set_flag(self, flag):
@@ -160,6 +171,8 @@ class Builder:
     def __init__(self, logger):
         self.logger = logger
 
+    num_DLA_cores = int(os.environ.get("FAKE_TENSORRT_DLA", "0"))  # noqa: N815 -- TensorRT's own
+
     def create_network(self, flags):
         return Network(flags)
 
@@ -179,7 +192,8 @@ class Builder:
         told = dict(config.told)
         told["network_flags"] = network.flags
         told["verbosity"] = config.profiling_verbosity.name
-        for name in ("builder_optimization_level", "hardware_compatibility_level"):
+        told["device"] = config.default_device_type.name
+        for name in ("builder_optimization_level", "hardware_compatibility_level", "DLA_core"):
             value = getattr(config, name, None)
             told[name] = getattr(value, "name", value)
         return HEADER + json.dumps({"graph": graph, "told": told}).encode()
