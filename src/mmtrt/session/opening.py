@@ -27,6 +27,7 @@ __all__ = ["Folder", "Found", "Runs", "find"]
 
 Runs = Literal["engine", "onnx"]
 _CURRENT, _ENGINE, _BUNDLE, _DEPLOYED = "current", "model.engine", "bundle", "deployed.json"
+_ON_CPU = "Session(..., runs='onnx') runs a bundle's ONNX on the CPU."
 _AGAIN = "Deploy it again: `mmtrt deploy FILE --to DIR`."
 
 
@@ -180,15 +181,12 @@ def _engine(
 
     One that was built for this very GPU comes first, then the bundle's order decides.
     """
-    fix = (
-        f"`mmtrt deploy {path.name} --to DIR` builds one, and Session('DIR') runs it; "
-        "Session(..., runs='onnx') runs the ONNX on the CPU."
-    )
+    fix = f"`mmtrt deploy {path.name} --to DIR` builds one, and Session('DIR') runs it. {_ON_CPU}"
     named = [engine for engine in manifest.engines if target in {None, engine.target}]
     reasons = {engine.path: why for engine in named if (why := _misfit(engine))}
     left = [engine for engine in named if engine.path not in reasons]
     if left:
-        cuda = device()
+        cuda = _gpu(device)
         here = (cuda.info.name, cuda.info.compute_capability)
         for engine in left:
             if engine.gpu is not None and (engine.gpu, engine.compute_capability) != here:
@@ -201,6 +199,13 @@ def _engine(
     raise MachineError(
         f"{path} holds no engine that fits this machine: {told}" if told else f"{path} holds no engine", fix=fix
     )
+
+
+def _gpu(device: Callable[[], Cuda]) -> Cuda:
+    try:
+        return device()
+    except MachineError as error:
+        raise MachineError(error.message, fix=f"{error.fix or ''} {_ON_CPU}".strip()) from error
 
 
 def _misfit(engine: BundledEngine) -> str:
