@@ -103,6 +103,36 @@ def test_each_engine_that_does_not_fit_is_told(tiny: Path, tmp_path: Path) -> No
     assert "b.engine does not say which GPU it was built for" in str(raised.value)
 
 
+def test_an_engine_with_plugins_is_left_to_a_deploy(tiny: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.engine"
+    file.write_bytes(b"engine")
+    Path(f"{file}.json").write_text("{}")
+    path = make_bundle(tmp_path / "tiny.mmtrt", tiny, engines={file: engine_row(file)}, plugins=["Odd_TRT"])
+    with pytest.raises(MachineError, match=r"a\.engine needs the plugins Odd_TRT, which a deploy holds against"):
+        Session(path)
+
+
+@pytest.mark.parametrize(
+    ("operator", "domain", "said"),
+    [("EPContext", "com.microsoft", "has the operator 'com.microsoft:EPContext'"), ("Relu", "", None)],
+)
+def test_an_onnx_that_would_load_more_is_refused(tmp_path: Path, operator: str, domain: str, said: str | None) -> None:
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2]) for name in "xy")
+    graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"], domain=domain)], "g", [x], [y])
+    sets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    file = tmp_path / "model.onnx"
+    file.write_bytes(helper.make_model(graph, opset_imports=sets, ir_version=10).SerializeToString())
+    path = make_bundle(tmp_path / "tiny.mmtrt", file)
+    if said is None:
+        with Session(path, runs="onnx") as session:
+            assert session.run(x=np.array([[-1, 2]], dtype=np.float32))["y"].tolist() == [[0, 2]]
+    else:
+        with pytest.raises(InputError, match=said):
+            Session(path, runs="onnx")
+
+
 def test_a_target_is_asked_for_where_several_differ(tiny: Path, tmp_path: Path) -> None:
     path = make_bundle(tmp_path / "tiny.mmtrt", tiny, targets={"board": "int8", "server": "fp16"})
     with pytest.raises(UsageError, match="board runs int8, server runs fp16\nName one: target='board'"):

@@ -41,6 +41,7 @@ def make_bundle(
     preprocessing: Mapping[str, Any] | None = None,
     labels: Mapping[str, Sequence[str]] | None = None,
     targets: Mapping[str, str] | None = None,
+    plugins: Sequence[str] = (),
     tar: bool = True,
 ) -> Path:
     """Write a bundle of one ONNX, in FP32, and of the engines with their rows; return its path."""
@@ -68,6 +69,7 @@ def make_bundle(
         "targets": {name: {"precision": precision, "settings": {}} for name, precision in targets.items()},
         "golden": "golden",
         "engines": list((engines or {}).values()),
+        "plugins": list(plugins),
         "preprocessing": None if preprocessing is None else "preprocessing.json",
         "labels": {output: f"labels/{output}.json" for output in labels or {}},
     }
