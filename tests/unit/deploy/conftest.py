@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from deployments import Doubles
+
+from mmtrt.deploy.deploying import deploy
+from mmtrt.deploy.request import DeployRequest
+from mmtrt.results import DeployResult
+
+
+@pytest.fixture(autouse=True)
+def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is synced, and when, `test_crashes.py` looks at."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
+
+
+@pytest.fixture
+def doubles() -> Iterator[Doubles]:
+    """The board, the builder and the engine's run."""
+    made = Doubles()
+    with ExitStack() as stack:
+        for patch in made.patches():
+            stack.enter_context(patch)
+        yield made
+
+
+@pytest.fixture
+def deployed(doubles: Doubles, tmp_path: Path) -> Callable[..., DeployResult]:
+    """Deploy a bundle to `DIR`."""
+
+    def run(bundle: Path, **changes: Any) -> DeployResult:
+        return deploy(DeployRequest(**{"bundle": bundle, "directory": tmp_path / "DIR", **changes}))
+
+    return run
