@@ -202,7 +202,7 @@ def run(
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX, an engine, or a set of samples.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX, an engine, a bundle, or a set of samples.")],
     other: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Argument(metavar="ENGINE", help="A second engine: where is it not faster than the first, and why."),
@@ -210,7 +210,7 @@ def inspect(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Show what is in an ONNX file, an engine or a set of samples; of two engines where the second may be slower."""
+    """Show what is in a model, an engine, a bundle or a set; of two engines where the second may be slower."""
     show = Show(json=json, quiet=quiet)
     if other is not None:
         from mmtrt.pipeline.bench_builds import compare_engines
@@ -221,8 +221,17 @@ def inspect(
         return
     from rich.console import Group
 
-    from mmtrt.pipeline.inspecting import inspect_file, inspect_view
+    from mmtrt.pipeline.bundle_place import is_bundle
     from mmtrt.report.terminal import facts_view, layers_view
+
+    if file.suffix == ".mmtrt" or is_bundle(file):
+        # On a board too, which has no extra.
+        from mmtrt.pipeline.bundle_facts import bundle_facts_view, inspect_bundle
+
+        told = inspect_bundle(file)
+        show.result(told, facts_view(bundle_facts_view(told)))
+        return
+    from mmtrt.pipeline.inspecting import inspect_file, inspect_view
 
     found = inspect_file(file)
     view = facts_view(inspect_view(found))

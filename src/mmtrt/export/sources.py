@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from importlib.util import find_spec
@@ -19,13 +19,15 @@ from mmtrt.artifacts import code_digest, file_digest
 from mmtrt.errors import InputError, MachineError, MmtrtError, ModelError, UsageError
 from mmtrt.export.checkpoint import load_weights
 from mmtrt.export.masks import find_masks
+from mmtrt.export.told import told_labels, told_preprocessing
 from mmtrt.parts.declared import Pipeline
+from mmtrt.preprocess import Preprocessing
 from mmtrt.samples import Sample, import_object
 from mmtrt.tensors import Array, TensorSpec
 
 __all__ = ["Source", "load_source", "made_by", "source_from", "source_name"]
 
-_EXTRA_KEYS = {"modalities", "outputs", "ranges", "samples", "masks"}
+_EXTRA_KEYS = {"modalities", "outputs", "ranges", "samples", "masks", "preprocessing", "labels"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,8 @@ class Source:
     """A trained module in eval mode, example inputs by name, and the names of its dynamic axes.
 
     `ranges` are those that the source tells; `samples` yields samples without the batch axis, where it can; `masks`
-    maps an input that masks to the value that takes its events out of sight. `notes` tell how a checkpoint was read.
+    maps an input that masks to the value that takes its events out of sight. `preprocessing` makes the inputs of raw
+    things, and `labels` has the names of an output's classes, where told. `notes` tell how a checkpoint was read.
     """
 
     reference: str
@@ -46,6 +49,8 @@ class Source:
     ranges: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     samples: Callable[[], Iterable[Sample]] | None = field(default=None, repr=False)
     masks: Mapping[str, int] = field(default_factory=dict)
+    preprocessing: Preprocessing | None = field(default=None, repr=False)
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
     checkpoint: str | None = None
     notes: tuple[str, ...] = ()
     digest: str = ""
@@ -129,7 +134,11 @@ def source_from(
         digest=_digest(module, factory, checkpoint),
     )
     _check_axes(source)
-    return source
+    return replace(
+        source,
+        preprocessing=told_preprocessing(reference, extra, source.inputs),
+        labels=told_labels(reference, extra, source.outputs),
+    )
 
 
 def _hugging_face(reference: str) -> Callable[[], Any] | None:

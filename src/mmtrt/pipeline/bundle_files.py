@@ -83,8 +83,6 @@ def packed(packing: Packing, note: Tell) -> tuple[Files, Manifest]:
     _golden(files, packing, note)
     preprocessing, labels = _preprocessing(files, packing)
     try:
-        for name in files:
-            check_name(name)
         manifest = Manifest.model_validate(
             {
                 "schema": SCHEMA,
@@ -115,9 +113,10 @@ def packed(packing: Packing, note: Tell) -> tuple[Files, Manifest]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise RecipeError(f"a bundle can't be made of {recipe.name}: {where}: {first['msg']}") from error
-    except ValueError as error:
-        raise RecipeError(f"a bundle can't be made of {recipe.name}: {error}", fix="Give it a plain name.") from error
+        raise RecipeError(
+            f"a bundle can't be made of {recipe.name}: {where}: {first['msg']}",
+            fix="Names of recipes, targets and files of weights are of letters, digits, '.', '-' and '_' there.",
+        ) from error
     return files, manifest
 
 
@@ -225,16 +224,24 @@ def _golden(files: Files, packing: Packing, note: Tell) -> None:
 
 def _preprocessing(files: Files, packing: Packing) -> tuple[str | None, dict[str, str]]:
     """Add how inputs are made of pictures and text, and the names of classes, where the source tells them."""
-    told = getattr(packing.source, "preprocessing", None)
+    told = packing.source.preprocessing
     name = None
     if told is not None:
         name = "preprocessing.json"
         files[name] = packing.scratch / name
-        write_json(files[name], told.model_dump(mode="json"))
+        files[name].write_bytes(told.to_bytes())
     labels: dict[str, str] = {}
-    for output, names in getattr(packing.source, "labels", {}).items():
-        labels[output] = f"labels/{output}.json"
-        path = packing.scratch / f"labels-{len(labels)}.json"
-        write_json(path, [str(label) for label in names])
+    for index, (output, names) in enumerate(sorted(packing.source.labels.items())):
+        labels[output] = _label_file(output, index)
+        path = packing.scratch / f"labels-{index}.json"
+        write_json(path, list(names))
         files[labels[output]] = path
     return name, labels
+
+
+def _label_file(output: str, index: int) -> str:
+    """Return `labels/<output>.json`, or a number for an output whose name a file can't have."""
+    try:
+        return check_name(f"labels/{output}.json")
+    except ValueError:
+        return f"labels/{index}.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmtrt.bundle.archive import MANIFEST, OUTER
 from mmtrt.errors import UsageError
 
-__all__ = ["Place", "check_place"]
+__all__ = ["Place", "check_place", "is_bundle"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +34,17 @@ def check_place(out: str) -> Place:
     if not out or not path.name:
         raise UsageError(f"{out!r} names no file", fix="Give -o NAME.mmtrt, or -o NAME.mmtrt/ for a directory.")
     folder = path.is_dir() or out.endswith(os.sep)
-    if path.is_dir():
-        others = any(path.iterdir()) and not ((path / OUTER).is_file() and (path / MANIFEST).is_file())
-        if others:
-            raise UsageError(f"{path} is a directory that is no bundle", fix=f"Give a path in it: {path}/NAME.mmtrt.")
-    elif path.exists() and (folder or not _is_bundle(path)):
-        raise UsageError(f"{path} is a file that is no bundle", fix="Give another path, or remove it.")
+    if path.is_dir() and any(path.iterdir()) and not is_bundle(path):
+        raise UsageError(f"{path} is a directory that is no bundle", fix=f"Give a path in it: {path}/NAME.mmtrt.")
+    if path.exists() and not path.is_dir() and (folder or not is_bundle(path)):
+        raise UsageError(f"{path} is no bundle, and is not written over", fix="Give another path, or remove it.")
     return Place(path=path, tar=not folder)
 
 
-def _is_bundle(path: Path) -> bool:
+def is_bundle(path: Path) -> bool:
+    """Tell whether something looks like a bundle, by its first bytes or files; nothing of it is verified yet."""
+    if path.is_dir():
+        return (path / OUTER).is_file() and (path / MANIFEST).is_file()
     if not path.is_file():
         return False
     with path.open("rb") as stream:

@@ -46,6 +46,9 @@ def bundle_recipe(context: Context, recipe: Recipe, out: str, key: Key | None = 
     """
     start = time.perf_counter()
     place = check_place(out)
+    if key is not None:
+        # What is wrong with the key is told before the minutes that the stages take.
+        key.sign(b"{}")
     targets = _targets(recipe)
     source = open_source(recipe.model.source, recipe.model.checkpoint)
     if isinstance(source, PipelineSource):

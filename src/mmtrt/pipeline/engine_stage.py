@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,12 @@ def engine_stage(
 
     def work(folder: Path) -> None:
         engine = folder / ENGINE
+        given = options
+        if flavour.name == "tensorrt" and options.timing_cache is None:
+            # Of use to whoever builds on such a GPU again.
+            given = replace(options, timing_cache=folder / TIMING)
         graph = _graph(onnx_path, {name: span[1] for name, span in spec.ranges.items()})
-        built = build_engine(onnx_path, engine, profile=profile, options=options, explain=graph.modules.get)
+        built = build_engine(onnx_path, engine, profile=profile, options=given, explain=graph.modules.get)
         if precision == "int8":
             _kept_int8(onnx_path, built)
         model = {"source": spec.source, "digest": spec.digest, "versions": dict(spec.versions)} if spec.source else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ MIN_THINGS: Final = 2
 MAX_THINGS: Final = 5
 MIN_VISIBLE: Final = 0.7
 
-PREPROCESSING: Final = {
+PREPROCESSING: Final[dict[str, Any]] = {
     "size": [IMAGE_SIZE, IMAGE_SIZE],
     "layout": "CHW",
     "channels": "RGB",

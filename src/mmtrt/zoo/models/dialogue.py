@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmtrt.zoo import preprocessing
 from mmtrt.zoo.checkpoints import load_checkpoint
 from mmtrt.zoo.data import dialogues, words
 from mmtrt.zoo.models.answerer import SCHEDULE, Answerer, from_early
@@ -108,5 +109,7 @@ def factory() -> Factory:
         "outputs": ["answer"],
         "ranges": {"batch": [1, 8, 32], "text": sizes, "history": sizes},
         "samples": dialogues.samples,
+        "preprocessing": preprocessing.DIALOGUE,
+        "labels": preprocessing.LABELS[NAME],
     }
     return load_checkpoint(DialogueModel(), NAME), inputs, axes, extra

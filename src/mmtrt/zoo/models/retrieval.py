@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from mmtrt.zoo import preprocessing
 from mmtrt.zoo.blocks.encoders import ImageEncoder, TextEncoder, additive_mask
 from mmtrt.zoo.blocks.towers import PooledProjection, contrastive_loss
 from mmtrt.zoo.checkpoints import borrow, load_checkpoint
@@ -144,5 +145,6 @@ def factory() -> Factory:
         "outputs": list(METRICS),
         "ranges": {"batch": [1, 8, 32], "text": [words.TEXT_MIN, 12, words.TEXT_MAX]},
         "samples": samples,
+        "preprocessing": preprocessing.RETRIEVAL,
     }
     return load_checkpoint(Retrieval(), NAME), {n: torch.from_numpy(batch[n]) for n in axes}, axes, extra

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmtrt.zoo import preprocessing
 from mmtrt.zoo.blocks.encoders import ImageEncoder, TextEncoder, additive_mask
 from mmtrt.zoo.blocks.heads import VqaHeads
 from mmtrt.zoo.checkpoints import borrow
@@ -116,5 +117,7 @@ def example(model: nn.Module) -> Factory:
         "outputs": ["answer", "match", "generate"],
         "ranges": {"batch": [1, 8, 32], "text": [words.TEXT_MIN, 12, words.TEXT_MAX]},
         "samples": samples,
+        "preprocessing": preprocessing.VQA,
+        "labels": preprocessing.LABELS["vqa"],
     }
     return model, inputs, axes, extra

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmtrt.zoo import preprocessing
 from mmtrt.zoo.blocks.encoders import additive_mask
 from mmtrt.zoo.checkpoints import load_checkpoint
 from mmtrt.zoo.data import records, words
@@ -119,5 +120,7 @@ def factory() -> Factory:
         "outputs": ["answer"],
         "ranges": {"batch": [1, 8, 32], "text": [words.TEXT_MIN, 12, words.TEXT_MAX]},
         "samples": records.samples,
+        "preprocessing": preprocessing.KNOWLEDGE,
+        "labels": preprocessing.LABELS[NAME],
     }
     return load_checkpoint(VqaKnowledge(), NAME), inputs, axes, extra

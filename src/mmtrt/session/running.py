@@ -1,9 +1,11 @@
-"""Runs a model from Python: an engine on the GPU, or an ONNX on the CPU, by named tensors.
+"""Runs a model from Python: a bundle, a deployment, an engine on the GPU, or an ONNX on the CPU.
 
 ::
 
     with mmtrt.Session("model.int8.engine") as session:
         answer = session.run(image=image, ids=ids)["answer"]
+    with mmtrt.Session("/opt/vqa") as session:
+        answer = session.run(session.feeds(image="scene.png", question="what colour is the circle?"))["answer"]
 
 For an engine it imports neither PyTorch nor ONNX.
 """
@@ -13,16 +15,19 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from mmtrt.errors import InputError, UsageError
+from mmtrt.bundle.opening import Trust
+from mmtrt.errors import InputError, MachineError, UsageError
 from mmtrt.runtimes.cuda import Cuda, open_cuda
 from mmtrt.runtimes.engines.loaded import LoadedEngine
 from mmtrt.runtimes.given import OutputKind
 from mmtrt.runtimes.hosted import HostedRunner
+from mmtrt.session.opening import Found, Runs, find
 from mmtrt.tensors import Array, ShapeRange, TensorSpec, resolve_shape
 
 if TYPE_CHECKING:
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Bound", "Session"]
 
 _KINDS = ("numpy", "torch", "dlpack")
+_RUNS = ("engine", "onnx")
 _ending, _warn = sys.is_finalizing, warnings.warn
 
 
@@ -91,35 +97,54 @@ class _Backend(Protocol):
 class Session:
     """A model that is loaded: any thread may run it, at most `contexts` runs of an engine at once.
 
-    `path` is an engine, its manifest (`model.int8.engine.json`), or an ONNX file, which runs on the CPU. `graphs` is
-    the number of CUDA graphs that each context keeps, 0 for none. InputError for a file that is missing, altered or
-    of no known kind; MachineError where this machine can't run it.
+    `path` is a deployment's directory, a bundle (file or directory), an engine, its manifest
+    (`model.int8.engine.json`), or an ONNX file, which runs on the CPU. `graphs` is the number of CUDA graphs that each
+    context keeps, 0 for none. InputError for a file that is missing, altered or of no known kind; MachineError where
+    this machine can't run it.
+
+    Of a bundle the engine runs that fits this machine as it is; with `runs="onnx"` the ONNX does, on the CPU. `target`
+    is one of the bundle's, where several would do, and `trust` verifies who signed it (`mmtrt.bundle.signing.trust`).
 
     `runs` says what runs and where, `inputs` and `outputs` are the tensors in the model's order, `ranges` the sizes
     that each input may have, where they are known, `precision` is `int8`, `fp16` or `fp32`, empty where nobody knows.
+    `preprocessing` makes inputs of raw things and `labels` has the names of an output's classes, where the bundle
+    carries them; else they are None and empty.
     """
 
     # There is nothing to close before it is open.
     _closed = True
 
     def __init__(
-        self, path: str | Path, *, contexts: int = 2, graphs: int = 16, device: Callable[[], Cuda] = open_cuda
+        self,
+        path: str | Path,
+        *,
+        contexts: int = 2,
+        graphs: int = 16,
+        device: Callable[[], Cuda] = open_cuda,
+        runs: Runs = "engine",
+        target: str | None = None,
+        trust: Trust | None = None,
     ) -> None:
         if contexts < 1 or graphs < 0:
             raise UsageError(f"a session has at least one context and no fewer than 0 graphs: {contexts}, {graphs}")
-        file = _model_file(Path(path))
-        self._backend: _Backend
-        if file.suffix == ".onnx":
-            self._backend = _open_onnx(file)
-        else:
-            self._backend = LoadedEngine(file, device=device, contexts=contexts, graphs=graphs)
+        if runs not in _RUNS:
+            raise UsageError(f"runs={runs!r} is unknown", fix=f"Known are {', '.join(_RUNS)}.")
+        found = find(Path(path), runs=runs, target=target, trust=trust, device=device)
+        try:
+            self._backend = _backend_of(found, contexts, graphs)
+        except BaseException:
+            found.give_up()
+            raise
+        self._folder = found.folder
         self._closed = False
-        self.path = file
+        self.path = found.file if found.folder is None else Path(path)
         self.runs = self._backend.runs
         self.precision = self._backend.precision
         self.inputs = self._backend.inputs
         self.outputs = self._backend.outputs
         self.ranges = self._backend.ranges
+        self.preprocessing = found.preprocessing
+        self.labels = found.labels
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -154,6 +179,18 @@ class Session:
             )
         return self._backend.run(_merged(feeds, named), outputs=outputs, out=out)
 
+    def feeds(self, raw: Mapping[str, Any] | None = None, /, **named: Any) -> dict[str, Array]:
+        """Make inputs for `run` of raw things: `feeds(image=picture, question="what colour is the circle?")`.
+
+        See `mmtrt.preprocess.Preprocessing.feeds`. InputError where the model tells no preprocessing.
+        """
+        if self.preprocessing is None:
+            raise InputError(
+                f"{self.path} tells nothing of how its inputs are made",
+                fix="Hand tensors to run; a bundle carries the preprocessing where the model's source tells it.",
+            )
+        return self.preprocessing.feeds(raw, **named)
+
     def bind(self, feeds: Mapping[str, Any] | None = None, /, **named: Any) -> Bound:
         """Return a run at fixed shapes for loops: `bind(image=(1, 3, 224, 224), ids=(1, 12))`, or with tensors.
 
@@ -176,6 +213,8 @@ class Session:
         """Wait for runs under way and give everything back; later runs raise InputError. A second call is fine."""
         self._backend.close()
         self._closed = True
+        if self._folder is not None:
+            self._folder.close()
 
     def __del__(self) -> None:
         # Where Python goes already, nothing can be called any more; what is open then was closed just before.
@@ -190,7 +229,33 @@ class Session:
         self.close()
 
 
+def _backend_of(found: Found, contexts: int, graphs: int) -> _Backend:
+    backend: _Backend
+    if found.file.suffix == ".onnx":
+        backend = _open_onnx(found.file)
+    else:
+        backend = LoadedEngine(found.file, device=found.device, contexts=contexts, graphs=graphs)
+    try:
+        _check_told(found, backend)
+    except BaseException:
+        backend.close()
+        raise
+    return backend
+
+
+def _check_told(found: Found, backend: _Backend) -> None:
+    """Hold what a bundle tells of inputs and classes against the model that runs."""
+    if found.preprocessing is not None:
+        found.preprocessing.check(backend.inputs, found.file.name)
+    for spec in backend.outputs:
+        names, size = found.labels.get(spec.name), spec.shape[-1] if spec.shape else None
+        if names is not None and isinstance(size, int) and size != len(names):
+            raise InputError(f"output {spec.name!r} has {size} classes, and {len(names)} names are given for them")
+
+
 def _open_onnx(file: Path) -> HostedRunner:
+    if find_spec("onnxruntime") is None:
+        raise MachineError("ONNX Runtime, which runs an ONNX, is not installed", fix="pip install 'mmtrt[onnx]'")
     # What runs engines must do without ONNX.
     from mmtrt.onnx_files import model_spec, open_model
     from mmtrt.precision.converted import stored_precision
@@ -201,15 +266,6 @@ def _open_onnx(file: Path) -> HostedRunner:
     sizes = {dim for tensor in spec.inputs for dim in tensor.shape if isinstance(dim, str)}
     ranges = spec.profile() if sizes <= spec.ranges.keys() else {}
     return HostedRunner(OrtRunner(file, "speed"), precision=stored_precision(model), ranges=ranges)
-
-
-def _model_file(path: Path) -> Path:
-    """Return the file that runs; InputError where there is none."""
-    # A manifest is named for its engine: model.int8.engine.json.
-    file = path.with_suffix("") if path.suffix == ".json" else path
-    if not file.is_file():
-        raise InputError(f"there is no file {file}", fix="`mmtrt build` makes an engine, `mmtrt export` an ONNX.")
-    return file
 
 
 def _merged(feeds: Mapping[str, Any] | None, named: Mapping[str, Any]) -> Mapping[str, Any]:
