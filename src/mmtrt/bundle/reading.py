@@ -260,6 +260,8 @@ def _tar_members(stream: BinaryIO) -> Iterator[Member]:
     before = ""
     for _ in range(FILES + 1):
         head = stream.read(BLOCK)
+        if len(head) < BLOCK:
+            raise Refused("it ends too early")
         if head == bytes(BLOCK):
             if stream.read(CHUNK) != bytes(BLOCK):
                 raise Refused("something stands behind its end")

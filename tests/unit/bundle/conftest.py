@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[3] / "benchmarks")]
 
-from fuzz_base import contents, manifest_of, packed
+# Where this is lies on the path only now.
+from fuzz_base import contents, manifest_of, packed  # noqa: E402
 
 
 @pytest.fixture(params=["file", "directory"])
