@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mmtrt.artifacts import write_json
 from mmtrt.bundle.archive import sealed
-from mmtrt.bundle.manifest import Manifest, check_plugins, version_key
+from mmtrt.bundle.external_data import check_external_data, check_operators, data_locations
+from mmtrt.bundle.manifest import BundledOnnx, Manifest, check_plugins, version_key
 from mmtrt.bundle.opening import Opened, Trust, unpack
 from mmtrt.deploy import engines
 from mmtrt.deploy.choosing import Chosen, choose, refused, targets_of
@@ -179,8 +180,7 @@ class _Deploy:
         return chosen
 
     def _wanted(self, spec: ModelSpec, name: str, target: Target, flavour: Flavour) -> Wanted:
-        precision = self.manifest.targets[name].precision
-        model = self.manifest.models[precision]
+        precision, model = self.manifest.targets[name].precision, self._model(name)
         return Wanted(
             onnx=self.part / BUNDLE / model.path,
             digest=model.digest,
@@ -193,6 +193,9 @@ class _Deploy:
             calibration=model.calibration,
             model={"source": spec.source, "digest": spec.digest, "versions": dict(spec.versions)},
         )
+
+    def _model(self, target: str) -> BundledOnnx:
+        return self.manifest.models[self.manifest.targets[target].precision]
 
     # ---- the engine
 
@@ -208,6 +211,10 @@ class _Deploy:
         return made, self._measured(made, spec, wanted)
 
     def _made(self, wanted: Wanted) -> ReadyEngine:
+        # A parser opens the files that an ONNX names, and loads what its operators ask for.
+        model = self._model(wanted.target)
+        check_external_data(wanted.onnx, data_locations(model))
+        check_operators(wanted.onnx, self.manifest.plugins)
         self.request.stage(f"engine for {wanted.target} with {wanted.flavour}")
         seeds = {
             engines.timing_name(row.flavor, row.flavor_version, row.gpu, row.compute_capability): self.part
@@ -219,7 +226,7 @@ class _Deploy:
 
     def _engine_bytes(self, target: str) -> int:
         """Return what an engine may take, in the cache and in the version, by the weights of its ONNX."""
-        model = self.manifest.models[self.manifest.targets[target].precision]
+        model = self._model(target)
         return 2 * (_KERNELS_BYTES + sum(self.manifest.files[name].bytes for name in (model.path, *model.data)))
 
     def _measured(self, ready: ReadyEngine, spec: ModelSpec, wanted: Wanted) -> Measured:
@@ -231,7 +238,7 @@ class _Deploy:
             spec=spec,
             precision=wanted.precision,
             digest=ready.manifest.engine_digest,
-            budget=self.manifest.models[self.manifest.targets[wanted.target].precision].budget,
+            budget=self._model(wanted.target).budget,
             profile=ready.manifest.profile,
             cache=self.directory.cache,
             duration_s=self.request.duration_s,

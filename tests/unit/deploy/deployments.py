@@ -26,7 +26,7 @@ from mmtrt.engine.profiles import NetworkTensor, full_profile
 from mmtrt.engine.targets import Target
 from mmtrt.tensors import ModelSpec, TensorSpec
 
-__all__ = ["BOARD", "GPU", "RTX", "SERVER", "TENSORRT", "Doubles", "make_bundle", "ran"]
+__all__ = ["GPU", "RTX", "SERVER", "Doubles", "an_onnx", "field", "make_bundle", "onnx_digest", "ran"]
 
 GPU = GpuInfo(name="Orin", compute_capability="8.7", memory_mib=7620, driver="540.4 (CUDA 12.6)")
 TENSORRT = Flavour(name="tensorrt", version="10.3.0", needs_gpu_to_build=True)
@@ -51,10 +51,10 @@ def make_bundle(
     files: Mapping[str, bytes] | None = None,
     **changes: Any,
 ) -> Path:
-    """Write a bundle with an ONNX that is none: nothing here reads it but the stand-ins."""
+    """Write a bundle with an ONNX without a graph: the stand-ins build it all the same."""
     folder = out.with_name(f"{out.name}.files")
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {"models/fp32/model.onnx": f"an ONNX of {version}".encode(), **(files or {})}
+    contents = {"models/fp32/model.onnx": an_onnx(version), **(files or {})}
     paths = {}
     for index, (inner, content) in enumerate(contents.items()):
         paths[inner] = folder / str(index)
@@ -78,8 +78,18 @@ def make_bundle(
     return out
 
 
+def an_onnx(version: str) -> bytes:
+    """Return a model that has a producer's name and nothing else, as protobuf writes it."""
+    return b"\x08\x08" + field(2, version.encode())
+
+
+def field(number: int, content: bytes) -> bytes:
+    """Return a field of a protobuf message that has so many bytes, at most 127."""
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
 def onnx_digest(version: str) -> str:
-    return hashlib.sha256(f"an ONNX of {version}".encode()).hexdigest()
+    return hashlib.sha256(an_onnx(version)).hexdigest()
 
 
 def ran(verdict: str = "pass", p50_ms: float = 1.0) -> Measured:

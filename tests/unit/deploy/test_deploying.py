@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployments import GPU, RTX, SERVER, Doubles, make_bundle, onnx_digest, ran
+from deployments import GPU, RTX, SERVER, Doubles, an_onnx, field, make_bundle, onnx_digest, ran
 
 from mmtrt.bundle.opening import verify
 from mmtrt.deploy.deploying import roll_back
@@ -360,6 +360,13 @@ def test_a_plugin_that_the_target_does_not_allow_is_refused(deployed: Deploy, do
     refused(InputError, "libmine.so", deployed, bundle)
     allowed = SERVER.model_copy(update={"plugins": ("libmine.so",)})
     assert deployed(make_bundle(tmp_path / "c", plugins=["libmine.so"], targets=(allowed,))).state == "deployed"
+
+
+def test_an_onnx_with_an_unknown_operator_reaches_no_parser(deployed: Deploy, doubles: Doubles, tmp_path: Path) -> None:
+    graph = field(7, field(1, field(4, b"EPContext")))
+    bundle = make_bundle(tmp_path / "b", files={"models/fp32/model.onnx": an_onnx("1.0.0") + graph})
+    refused(InputError, "'EPContext'", deployed, bundle)
+    assert doubles.built == []
 
 
 def test_the_disk_must_have_room(
