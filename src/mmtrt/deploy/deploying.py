@@ -19,7 +19,7 @@ from mmtrt.deploy.golden import Golden, Measured, measured
 from mmtrt.deploy.preflight import Machine, look, mismatches, room
 from mmtrt.deploy.request import DeployRequest, Notes
 from mmtrt.deploy.shapes import profile_for
-from mmtrt.deploy.standing import fits, of_document, rolled_back, verified
+from mmtrt.deploy.standing import fits, of_document, previous_name, rolled_back, verified
 from mmtrt.engine.flavours import Flavour
 from mmtrt.engine.targets import Target
 from mmtrt.errors import InputError, MachineError, UsageError
@@ -122,7 +122,7 @@ class _Deploy:
         self._told((*chosen.mismatches, *engines.unfitting(self.manifest, wanted)))
         if self.request.until == "build":
             result = self._result(wanted, self._made(wanted), None)
-            return replace(result, state="built, not run", version_directory="")
+            return replace(result, state="built, not run", version_directory="", notes=self.notes.all())
         ready, found = self._ran(spec, wanted)
         for text in found.notes:
             self.notes(text)
@@ -247,6 +247,17 @@ class _Deploy:
 
     # ---- the end
 
+    def _before(self, current: Version | None) -> str:
+        """Return the version to go back to: the one that stands, or where it was altered the one before it."""
+        if current is None:
+            return ""
+        try:
+            verified(current, None)
+        except InputError as error:
+            self.notes(f"{current.path.name} is nothing to go back to: {error.message}")
+            return previous_name(current)
+        return current.path.name
+
     def _result(self, wanted: Wanted, ready: ReadyEngine, current: Version | None) -> DeployResult:
         name = self.directory.next_name(self.manifest.name, self.manifest.version, self.bundle.digest)
         return DeployResult(
@@ -265,9 +276,8 @@ class _Deploy:
             flavor_version=wanted.flavour.version,
             build_s=ready.build_s,
             mismatches=self.mismatches,
-            previous=current.path.name if current is not None else "",
+            previous=self._before(current),
             machine=self.machine.to_json(),
-            notes=self.notes.all(),
         )
 
     def _judged(self, result: DeployResult, found: Measured, wanted: Wanted) -> DeployResult:
@@ -281,7 +291,7 @@ class _Deploy:
         if why:
             self.notes(why)
             return replace(result, state="rejected", version_directory="", notes=self.notes.all())
-        result = replace(result, switched=True)
+        result = replace(result, switched=True, notes=self.notes.all())
         write_json(self.part / DOCUMENT, result.to_json())
         self.request.stage("switch")
         self.directory.switch(self.directory.publish(self.part, result.version_directory))

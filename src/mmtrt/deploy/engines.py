@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import mmtrt
 from mmtrt.artifacts import key_of, machine_errors
 from mmtrt.bundle.manifest import BundledEngine, Manifest
-from mmtrt.deploy.directory import part_of, sync, sync_tree
+from mmtrt.deploy.directory import part_of, remove, sync, sync_tree
 from mmtrt.engine import manifest as manifests
 from mmtrt.engine.build import BuildOptions, build_engine, int8_kept
 from mmtrt.engine.flavours import Flavour, GpuInfo
@@ -271,9 +270,8 @@ def forget(cache: Path, wanted: Wanted) -> None:
 
 
 def tidy(cache: Path, most: int) -> None:
-    """Keep the engines in the cache that were used last."""
-    folder = cache / "engines"
-    found = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
-    for path in found[: max(len(found) - most, 0)]:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(path)
+    """Keep what was used last in the cache: that many engines, and as many files of what a runtime compiled."""
+    for folder in (cache / "engines", cache / "runtime"):
+        found = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
+        for path in found[: max(len(found) - most, 0)]:
+            remove(path)

@@ -11,6 +11,7 @@ import pytest
 from deployments import GPU, RTX, SERVER, Doubles, an_onnx, field, make_bundle, onnx_digest, ran
 
 from mmtrt.bundle.opening import verify
+from mmtrt.bundle.reading import Sealed
 from mmtrt.deploy.deploying import roll_back
 from mmtrt.engine.board import Board
 from mmtrt.errors import InputError, MachineError, MmtrtError, UsageError
@@ -67,7 +68,8 @@ def test_the_same_bundle_is_deployed_already_while_all_is_whole(
 
     (root / "versions" / version / "model.engine").write_bytes(b"something else")
     mended = deployed(first)
-    assert (mended.state, mended.previous) == ("deployed", version)
+    # What was altered is nothing to go back to.
+    assert (mended.state, mended.previous) == ("deployed", "")
     assert any("altered" in note for note in mended.notes)
 
 
@@ -331,6 +333,21 @@ def test_a_current_that_is_none_of_ours_is_left_alone(deployed: Deploy, first: P
     (root / "current").symlink_to("/etc")
     refused(UsageError, "is no link that mmtrt made", deployed, first)
     assert now(root) == "/etc"
+
+
+def test_the_signer_is_told_and_asked_for_each_time(deployed: Deploy, first: Path, second: Path, root: Path) -> None:
+    result = deployed(first, trust=lambda _: "key.pub")
+    assert result.signed_by == "key.pub"
+    assert deployed(first, trust=lambda _: "other.pub").signed_by == "other.pub"
+
+    def nobody(seal: Sealed) -> str:
+        raise MachineError("there is no signer")
+
+    for bundle in (first, second):
+        refused(MachineError, "there is no signer", deployed, bundle, trust=nobody)
+    deployed(second)
+    with pytest.raises(MachineError, match="there is no signer"):
+        roll_back(root, nobody)
 
 
 def test_ctrl_c_leaves_the_old_version(
