@@ -10,10 +10,13 @@ import math
 import re
 from typing import Any
 
-__all__ = ["DEPTH", "plain_json"]
+__all__ = ["DEPTH", "VALUES", "plain_json"]
 
 DEPTH = 32
 """How deep lists and objects may stand in one another."""
+
+VALUES = 200_000
+"""How many values there may be: an empty list takes three bytes of text, and twenty times as many of memory."""
 
 _DIGITS = 20  # of an integer: what 64 bits hold
 # Of strings that people are shown, a terminal would obey some.
@@ -22,6 +25,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 def plain_json(data: bytes) -> Any:
     """Return what JSON text says; ValueError (or RecursionError) where it is none, or where readers could disagree."""
+    # Each value but the first of a list or an object stands behind a comma.
+    if sum(map(data.count, (b",", b"[", b"{"))) > VALUES:
+        raise ValueError(f"it has more than {VALUES} values")
     told = json.loads(
         data.decode("utf-8"), object_pairs_hook=_once, parse_int=_integer, parse_float=_float, parse_constant=_none
     )

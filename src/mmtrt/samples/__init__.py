@@ -8,6 +8,7 @@ that start with `label.` are labels, those that start with `output.` are a golde
 from mmtrt.samples.batching import Batch, batches, largest_batch, shapes_profile
 from mmtrt.samples.checks import checked
 from mmtrt.samples.core import FEW_SAMPLES, LABEL, OUTPUT, Sample, SampleSet, parted, split_label, with_prefix
+from mmtrt.samples.npz import check_npz, read_npz
 from mmtrt.samples.opening import import_object, open_set
 from mmtrt.samples.writing import write_npz, write_sample, write_samples
 
@@ -19,11 +20,13 @@ __all__ = [
     "Sample",
     "SampleSet",
     "batches",
+    "check_npz",
     "checked",
     "import_object",
     "largest_batch",
     "open_set",
     "parted",
+    "read_npz",
     "shapes_profile",
     "split_label",
     "with_prefix",

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import io
-import math
 import sys
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from mmtrt.artifacts import code_digest, directory_digest, file_digest, key_of, read_json
 from mmtrt.errors import InputError, SampleError
 from mmtrt.results import plain
 from mmtrt.samples.core import LABEL, OUTPUT, Sample, SampleSet
+from mmtrt.samples.npz import read_npz
 from mmtrt.tensors import Array
 
 if sys.version_info >= (3, 11):
@@ -79,10 +73,10 @@ def _folder(path: Path, count: int | None) -> SampleSet:
     return SampleSet(
         source=str(path),
         key=directory_digest(path, "*.npz"),
-        read=lambda: (_npz(file) for file in files),
+        read=lambda: (read_npz(file) for file in files),
         count=count,
         on_data=bool(_about(path).get("on_data", True)),
-        read_inputs=lambda: (_npz(file, without=(LABEL, OUTPUT)) for file in files),
+        read_inputs=lambda: (read_npz(file, without=(LABEL, OUTPUT)) for file in files),
     )
 
 
@@ -103,41 +97,6 @@ def _about(folder: Path) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def _npz(file: Path, *, without: tuple[str, ...] = ()) -> dict[str, Array]:
-    """Arrays of a file, but for those whose names begin with one of `without`."""
-    try:
-        with file.open("rb") as stream:
-            if stream.read(2) != b"PK":
-                raise SampleError(f"{file} is no readable .npz: it is no archive", fix="Write it with numpy.savez.")
-        with zipfile.ZipFile(file) as archive:
-            names = [name for name in archive.namelist() if not name.startswith(without)]
-            return {name.removesuffix(".npy"): _npy(archive.read(name)) for name in names}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise SampleError(f"{file} is no readable .npz: {error}", fix="Write it with numpy.savez.") from error
-
-
-def _npy(data: bytes) -> Array:
-    """Return the array of a `.npy`; ValueError where it is none."""
-    head = 10 + int.from_bytes(data[8:10], "little")
-    if data[:8] == b"\x93NUMPY\x01\x00":
-        shape, fortran, dtype = _npy_header(data[8:head])
-        if not dtype.hasobject and math.prod(shape) * dtype.itemsize == len(data) - head:
-            found: Array = np.frombuffer(data, dtype, offset=head).reshape(shape, order="F" if fortran else "C")
-            # Of bytes it can't be written to; a sample may be worked on in place.
-            writable: Array = found.copy(order="K")
-            return writable
-    # Pickled objects would run code of whoever wrote the file.
-    array: Array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    return array
-
-
-@lru_cache(maxsize=1024)
-def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Return shape, order and dtype: numpy parses them as Python, which takes longer than a sample's arrays do."""
-    found: tuple[tuple[int, ...], bool, np.dtype[Any]] = np.lib.format.read_array_header_1_0(io.BytesIO(header))
-    return found
-
-
 def _file(path: Path, count: int | None) -> SampleSet:
     readers: dict[str, Callable[[Path], Iterable[Sample]]] = {
         ".npz": _stacked_npz,
@@ -156,7 +115,7 @@ def _file(path: Path, count: int | None) -> SampleSet:
 
 
 def _stacked_npz(path: Path) -> Iterator[Sample]:
-    return _unstacked(_npz(path), path)
+    return _unstacked(read_npz(path), path)
 
 
 def _stacked_safetensors(path: Path) -> Iterator[Sample]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from mmtrt.bundle.canonical import FILE_BYTES, FILES, check_names
 from mmtrt.bundle.manifest import check_plugins, parse_manifest, refuse_older, version_key
-from mmtrt.bundle.plain_json import DEPTH, plain_json
+from mmtrt.bundle.plain_json import DEPTH, VALUES, plain_json
 from mmtrt.errors import InputError
 
 BASE: dict[str, Any] = json.loads(manifest_of(contents()).to_bytes())
@@ -47,9 +47,11 @@ def test_what_is_written_is_read_again() -> None:
         (b'{"a": ' + b"0." + b"1" * 100_000 + b"e400}", "too large"),
         (b'{"a": 18446744073709551616}', "more than 64 bits"),
         (b'{"a": -9223372036854775809}', "more than 64 bits"),
-        (b"[" * 1_000_000, "recursion|deeper"),
-        (b'{"a":' * 200_000, "recursion|deeper"),
+        (b"[" * 150_000, "recursion|deeper"),
+        (b'{"a":' * 150_000, "recursion|deeper"),
         (b'{"a":' + b"[" * DEPTH + b"]" * DEPTH + b"}", "deeper"),
+        (b'{"a": [' + b"[]," * VALUES + b"[]]}", "more than 200000 values"),
+        (b'{"a": [' + b"1," * VALUES + b"1]}", "more than 200000 values"),
         (b'{"a": "\\u001b[31m"}', "control character"),
         (b'{"\\u009b31m": 1}', "control character"),
         (b'{"a": "\\u0000"}', "control character"),
