@@ -8,7 +8,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from mmtrt.artifacts import key_of
 from mmtrt.errors import RecipeError
@@ -31,6 +39,7 @@ __all__ = [
     "Recipe",
     "Stored",
     "Target",
+    "Triton",
     "load_recipe",
     "resolved",
 ]
@@ -172,6 +181,48 @@ class Target(_Section):
 
 
 Stored = Literal["fp32", "fp16", "int8"]
+
+
+class Triton(_Section):
+    """How an NVIDIA Triton server runs the model, for `mmtrt triton`.
+
+    `precision` is the narrowest that is built unless it is said. `backend` "auto" serves the TensorRT engine where
+    TensorRT built one, else the ONNX; `accelerator` "tensorrt" lets the server build an engine of that, kept under its
+    folder `engine_cache`. `instances` run on each GPU, or on the CPU where `kind` is "cpu". Requests wait at most
+    `max_queue_delay_us` to become a batch, of `preferred_batch` sizes best. `version` is the model's number in the
+    repository, of which the newest `keep` are served. `cuda_graphs` "auto" records them where only the batch changes.
+    `warm_up` golden samples are run before the model is ready, `load` are given to the load generator. Without
+    `ensemble` the parts of a model in several are written alone.
+    """
+
+    precision: Literal["fp32", "fp16", "int8"] | None = None
+    backend: Literal["auto", "tensorrt", "onnx"] = "auto"
+    accelerator: Literal["none", "tensorrt"] = "none"
+    engine_cache: Annotated[str, Field(min_length=1)] | None = None
+    instances: Annotated[int, Field(ge=1, le=1000)] = 1
+    kind: Literal["auto", "gpu", "cpu"] = "auto"
+    preferred_batch: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    max_queue_delay_us: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    version: Annotated[int, Field(ge=1, lt=2**31)] = 1
+    keep: Annotated[int, Field(ge=1, lt=2**31)] = 1
+    cuda_graphs: Literal["auto", "always", "never"] = "auto"
+    warm_up: Annotated[int, Field(ge=0, le=1000)] = 2
+    load: Annotated[int, Field(ge=1, le=1000)] = 16
+    ensemble: bool = True
+
+    @model_validator(mode="after")
+    def _agree(self) -> Triton:
+        if len(set(self.preferred_batch)) < len(self.preferred_batch):
+            raise ValueError("preferred_batch names a size twice")
+        if self.accelerator != "none" and self.backend == "tensorrt":
+            raise ValueError("accelerator is for an ONNX, and backend is 'tensorrt'")
+        if self.engine_cache is not None and self.accelerator == "none":
+            raise ValueError("engine_cache is of accelerator = 'tensorrt', which is not said")
+        if self.kind == "cpu" and "tensorrt" in {self.backend, self.accelerator}:
+            raise ValueError("TensorRT runs on GPUs, and kind is 'cpu'")
+        return self
+
+
 _WIDEST_FIRST: tuple[Stored, ...] = ("fp32", "fp16", "int8")
 
 
@@ -198,8 +249,8 @@ class Bundle(_Section):
     """What `mmtrt bundle` packs: a version, the machines it is for, and what each of them runs.
 
     `targets` are names in engines/targets or paths; without any it is the recipe's own. `precision` is what they run,
-    unless `precisions` says otherwise for one; without it the narrowest that is built. `golden` is how many of the
-    export's golden samples are carried at most; `engines` carries those that can be built where the bundle is made.
+    unless `precisions` says otherwise for one; without it the narrowest that is built. `golden` is how many golden
+    samples are carried at most; `engines` carries those that can be built where the bundle is made.
     `plugins` names what an engine needs beside TensorRT.
     """
 
@@ -232,6 +283,7 @@ class Recipe(_Section):
     target: Target = Target()
     parts: dict[str, Part] = {}
     bundle: Bundle = Bundle()
+    triton: Triton = Triton()
 
     @field_validator("bundle")
     @classmethod
@@ -249,6 +301,23 @@ class Recipe(_Section):
         """Return what a target of the bundle runs."""
         narrowest = max(self.precision.build, key=_WIDEST_FIRST.index)
         return self.bundle.precisions.get(target, self.bundle.precision or narrowest)
+
+    @field_validator("triton")
+    @classmethod
+    def _served(cls, triton: Triton, info: ValidationInfo) -> Triton:
+        precision: Precision | None = info.data.get("precision")
+        if triton.precision is not None and precision is not None and triton.precision not in precision.build:
+            raise ValueError(f"{triton.precision} is not built: precision.build is {', '.join(precision.build)}")
+        target: Target | None = info.data.get("target")
+        if triton.backend == "tensorrt" and target is not None and target.flavor == "tensorrt-rtx":
+            raise ValueError("Triton runs no engine of TensorRT-RTX, and target.flavor asks for one")
+        return triton
+
+    @property
+    def served_precision(self) -> Stored:
+        """What a Triton server runs: what the recipe says, else the narrowest that is built."""
+        narrowest = max(self.precision.build, key=_WIDEST_FIRST.index)
+        return self.triton.precision or narrowest
 
     def part(self, name: str) -> Part:
         """Return what is said of a part; the defaults where nothing is."""

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mmtrt.engine.targets import load_target
 from mmtrt.errors import RecipeError
 from mmtrt.recipe import load_recipe, resolved
 from mmtrt.results import STRESS_KINDS
@@ -210,3 +212,55 @@ def test_all_kinds_of_stress_are_run_unless_a_recipe_names_some(tmp_path: Path) 
     assert some.parity.stress == ("corner", "masked")
     error = refused(tmp_path, LEAST + '[parity]\nstress = ["maskd"]\n')
     assert "there is no stress 'maskd': did you mean 'masked'?" in error.message
+
+
+def test_what_a_bundle_s_targets_run(tmp_path: Path) -> None:
+    path = tmp_path / "vqa.toml"
+    path.write_text(
+        'model.source = "zoo:vqa"\nprecision.build = ["int8", "fp32", "fp16"]\n'
+        '[bundle]\nversion = "2.1"\ntargets = ["any-rtx", "orin-nano"]\nprecisions.orin-nano = "fp16"\n',
+        encoding="utf-8",
+    )
+    recipe = load_recipe(path)
+    assert [recipe.bundled_precision(name) for name in recipe.bundle.targets] == ["int8", "fp16"]
+    assert (recipe.bundle.version, recipe.bundle.golden, recipe.bundle.engines) == ("2.1", 16, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ('version = "1.0-rc1"', "version"),
+        ('targets = ["a", "a"]', "named twice"),
+        ('targets = ["server"]\nprecisions.servre = "fp16"', "did you mean 'server'"),
+        ('precision = "fp16"', "fp16 is not built"),
+        ('targets = ["server"]\nprecisions.server = "int8"', "int8 is not built"),
+        ("golden = 0", "golden"),
+        ("goldne = 4", "Did you mean 'golden'"),
+    ],
+)
+def test_a_bundle_that_can_t_be_is_refused(tmp_path: Path, text: str, word: str) -> None:
+    path = tmp_path / "vqa.toml"
+    path.write_text(f'model.source = "zoo:vqa"\nprecision.build = ["fp32"]\n[bundle]\n{text}\n', encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert word in str(caught.value)
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "engines/recipes").glob("*.toml")), ids=lambda path: path.stem)
+def test_each_target_of_a_recipe_s_bundle_is_there(path: Path) -> None:
+    recipe = load_recipe(path)
+    for name in recipe.bundle.targets:
+        assert load_target(str(ROOT / "engines/targets" / f"{name}.toml")).name == name
+        assert recipe.bundled_precision(name) in recipe.precision.build
+
+
+def test_the_guide_s_section_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "docs/bundle.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    path = tmp_path / "vqa.toml"
+    path.write_text(f'model.source = "zoo:vqa"\n{section}', encoding="utf-8")
+    told = load_recipe(path).bundle
+    assert told.model_fields_set == type(told).model_fields.keys()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmtrt.results import BenchResult, BenchRow, BuildResult, CheckResult, OutputResult, Ran, plain
+from mmtrt.results import BenchResult, BenchRow, BuildResult, CheckResult, OutputResult, Ran, plain, unplaced
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(Path("a/b")),
@@ -135,3 +135,17 @@ def test_a_build_says_that_it_did_not_run() -> None:
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert (data["schema"], data["ran_on_gpu"], data["cached"]) == ("mmtrt.build/1", False, False)
     assert data["kept"] == [{"node": "n", "why": "w"}]
+
+
+def test_no_path_of_this_machine_is_left(tmp_path: Path) -> None:
+    told = {
+        "source": str(tmp_path / "vqa.calib"),
+        "set": [f"vqa ({tmp_path}/set.npz)", f"hf:{tmp_path}/blip", f"read '{tmp_path}/a b'"],
+        "node": ["/fc1/MatMul", "image/question", "12 GB/s", "zoo:vqa", "engines/out/vqa.onnx", "1/2"],
+        "number": 3,
+    }
+    found = unplaced(told)
+    assert found["source"] == "vqa.calib"
+    assert found["set"][:2] == ["vqa (set.npz)", "hf:blip"]
+    assert str(tmp_path) not in str(found)
+    assert (found["node"], found["number"]) == (told["node"], 3)

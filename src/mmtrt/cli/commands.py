@@ -23,6 +23,7 @@ from mmtrt.cli.options import (
     QuietOption,
     TextOption,
 )
+from mmtrt.cli.serving import triton
 from mmtrt.cli.show import Show
 from mmtrt.errors import EXIT_BUDGET, UsageError
 
@@ -31,7 +32,7 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app, in the order in which help shows them."""
-    for command in (export, build, check, record, sensitivity, bench, run, inspect, doctor, bundle, deploy):
+    for command in (export, build, check, record, sensitivity, bench, run, inspect, doctor, bundle, deploy, triton):
         app.command()(command)
 
 

@@ -30,7 +30,15 @@ from mmtrt.runtimes.eager import EagerRunner
 from mmtrt.samples import OUTPUT, Sample, SampleSet, checked, split_label, write_samples
 from mmtrt.tensors import Array, ModelSpec
 
-__all__ = ["CALIBRATION_SAMPLES", "GOLDEN_SAMPLES", "ExportOptions", "Exported", "export_model", "own_samples"]
+__all__ = [
+    "CALIBRATION_SAMPLES",
+    "GOLDEN_SAMPLES",
+    "ExportOptions",
+    "Exported",
+    "export_model",
+    "own_samples",
+    "with_outputs",
+]
 
 CALIBRATION_SAMPLES = 256
 GOLDEN_SAMPLES = 8
@@ -157,7 +165,7 @@ def _write_sets(source: Source, spec: ModelSpec, folder: Path, options: ExportOp
     picked = itertools.islice(checked(_samples(source, options), spec), GOLDEN_SAMPLES)
     runs = EagerRunner(source.module, source.inputs).runs
     made_by = {"runs": f"{source.reference} in {runs}", "mmtrt": mmtrt.__version__}
-    write_samples(golden, _with_outputs(source, spec, picked), about={**about, **made_by})
+    write_samples(golden, with_outputs(source, spec, picked), about={**about, **made_by})
     return calibration, golden
 
 
@@ -222,7 +230,8 @@ def _split(source: Source) -> Iterator[Sample]:
         yield {name: array[index] for name, array in source.examples.items()}
 
 
-def _with_outputs(source: Source, spec: ModelSpec, samples: Iterable[Sample]) -> Iterator[dict[str, Array]]:
+def with_outputs(source: Source, spec: ModelSpec, samples: Iterable[Sample]) -> Iterator[dict[str, Array]]:
+    """Yield golden samples: each with the module's outputs, event by event; ModelError where it refuses one."""
     runner = EagerRunner(source.module, source.inputs, [tensor.name for tensor in spec.outputs])
     for index, sample in enumerate(samples):
         inputs, _ = split_label(sample)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmtrt.bundle.manifest import BundledOnnx, Manifest
 from mmtrt.bundle.opening import verify
+from mmtrt.errors import InputError
 from mmtrt.results import plain
 from mmtrt.tensors import ModelSpec
 
@@ -32,8 +33,23 @@ def inspect_bundle(path: Path) -> dict[str, Any]:
 
 
 def bundle_facts_view(found: Mapping[str, Any]) -> dict[str, str]:
-    """Return names and values for people."""
-    manifest = Manifest.model_validate(found["manifest"])
+    """Return names and values for people; InputError where parts that the manifest leaves open are not as written."""
+    try:
+        rows = _rows(found, Manifest.model_validate(found["manifest"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"the manifest of {found['file']} can't be shown: {type(error).__name__}: {error}"[:500],
+            fix="It was made by another version of mmtrt: `mmtrt inspect --json` shows it as it is.",
+        ) from error
+    # Whoever made it may be anybody: no text of it moves the cursor.
+    return {_printable(name): _printable(value) for name, value in rows.items() if value}
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _rows(found: Mapping[str, Any], manifest: Manifest) -> dict[str, str]:
     spec = ModelSpec.from_json(manifest.spec)
     rows = {
         "bundle": f"{found['file']}  ({found['bytes'] / 1e6:.2f} MB, {len(manifest.files)} files, verified)",
@@ -62,7 +78,7 @@ def bundle_facts_view(found: Mapping[str, Any]) -> dict[str, str]:
     rows["labels"] = ", ".join(manifest.labels)
     rows["timing caches"] = ", ".join(f"{cache.flavor_version} on {cache.gpu}" for cache in manifest.timing_caches)
     rows["plugins"] = ", ".join(manifest.plugins)
-    return {name: value for name, value in rows.items() if value}
+    return rows
 
 
 def _model(manifest: Manifest, model: BundledOnnx) -> str:
@@ -73,5 +89,6 @@ def _model(manifest: Manifest, model: BundledOnnx) -> str:
         worst = ", ".join(f"{name} {row['sqnr_db']:.1f} dB" for name, row in outputs.items() if row.get("sqnr_db"))
         told.append(f"parity {model.measured.get('verdict')} over {model.measured.get('samples')} samples: {worst}")
     if model.calibration:
-        told.append(f"calibrated on {model.calibration['samples']} samples of {model.calibration['source']}")
+        kind = "samples" if model.calibration["on_data"] else "random samples, no data,"
+        told.append(f"calibrated on {model.calibration['samples']} {kind} of {model.calibration['source']}")
     return "; ".join(told)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 import mmtrt
@@ -31,16 +30,13 @@ from mmtrt.parity.stress_budget import split_budget
 from mmtrt.pipeline.building import Prepared
 from mmtrt.pipeline.engine_stage import TIMING
 from mmtrt.pipeline.exporting import ExportResult
-from mmtrt.pipeline.golden import pick_golden, sizes_of
 from mmtrt.pipeline.recipe_stages import budget_of
 from mmtrt.recipe import Recipe, resolved
 from mmtrt.results import CheckResult, plain, unplaced
-from mmtrt.samples import open_set, write_samples
 
 __all__ = ["BuiltEngine", "Packing", "packed"]
 
 Files = dict[str, Path]
-Tell = Callable[[str], None]
 GOLDEN = "golden"
 
 
@@ -60,7 +56,7 @@ class BuiltEngine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packing:
-    """What goes into a bundle: `checks` are those of `models`, in their order; `scratch` is an empty folder."""
+    """What goes into a bundle; `checks` are those of `models`, in their order, `golden` is a folder of samples."""
 
     recipe: Recipe
     exported: ExportResult
@@ -69,54 +65,57 @@ class Packing:
     targets: Mapping[str, tuple[str, Target]]
     engines: Sequence[BuiltEngine]
     checks: Sequence[CheckResult]
-    scratch: Path
+    golden: Path
 
 
-def packed(packing: Packing, note: Tell) -> tuple[Files, Manifest]:
-    """Return the files by their names in the bundle, and the manifest that tells of them; RecipeError for bad names."""
+def packed(packing: Packing, scratch: Path) -> tuple[Files, Manifest]:
+    """Return the files by their names in the bundle, and the manifest that tells of them.
+
+    What no stage wrote as it is to be is written to `scratch`, an empty folder. RecipeError where a name is none for a
+    bundle.
+    """
+    try:
+        return _packed(packing, scratch)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RecipeError(
+            f"a bundle can't be made of {packing.recipe.name}: {where}: {first['msg']}",
+            fix="Names of files of weights are of letters, digits, '.', '-' and '_' there.",
+        ) from error
+
+
+def _packed(packing: Packing, scratch: Path) -> tuple[Files, Manifest]:
     files: Files = {}
     recipe = packing.recipe
     told = dict(zip(packing.models, packing.checks, strict=True))
-    models = {p: _model(files, recipe, p, made, told[p]) for p, made in packing.models.items()}
-    engines = [_engine(files, engine, packing.scratch) for engine in packing.engines]
-    caches = [cache for engine in packing.engines if (cache := _timing(files, engine))]
-    _golden(files, packing, note)
-    preprocessing, labels = _preprocessing(files, packing)
-    try:
-        manifest = Manifest.model_validate(
-            {
-                "schema": SCHEMA,
-                "name": recipe.name,
-                "version": recipe.bundle.version,
-                "mmtrt": mmtrt.__version__,
-                "files": {
-                    name: Entry(sha256=file_digest(path), bytes=path.stat().st_size)
-                    for name, path in sorted(files.items())
-                },
-                "spec": unplaced(packing.exported.spec.to_json()),
-                "recipe": unplaced(plain(resolved(recipe))),
-                "models": models,
-                "targets": {
-                    name: BundledTarget(
-                        precision=recipe.bundled_precision(reference), settings=target.model_dump(mode="json")
-                    )
-                    for name, (reference, target) in packing.targets.items()
-                },
-                "golden": GOLDEN,
-                "engines": engines,
-                "timing_caches": caches,
-                "preprocessing": preprocessing,
-                "labels": labels,
-                "plugins": list(recipe.bundle.plugins),
-            }
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise RecipeError(
-            f"a bundle can't be made of {recipe.name}: {where}: {first['msg']}",
-            fix="Names of recipes, targets and files of weights are of letters, digits, '.', '-' and '_' there.",
-        ) from error
+    found = {
+        "models": {p: _model(files, recipe, p, made, told[p]) for p, made in packing.models.items()},
+        "targets": {
+            name: BundledTarget(precision=recipe.bundled_precision(given), settings=target.model_dump(mode="json"))
+            for name, (given, target) in packing.targets.items()
+        },
+        "engines": [_engine(files, engine, scratch) for engine in packing.engines],
+        "timing_caches": [cache for engine in packing.engines if (cache := _timing(files, engine))],
+        "golden": _golden(files, packing.golden),
+        "preprocessing": _preprocessing(files, packing.source, scratch),
+        "labels": _labels(files, packing.source, scratch),
+    }
+    manifest = Manifest.model_validate(
+        {
+            "schema": SCHEMA,
+            "name": recipe.name,
+            "version": recipe.bundle.version,
+            "mmtrt": mmtrt.__version__,
+            "files": {
+                name: Entry(sha256=file_digest(path), bytes=path.stat().st_size) for name, path in sorted(files.items())
+            },
+            "spec": unplaced(packing.exported.spec.to_json()),
+            "recipe": unplaced(plain(resolved(recipe))),
+            "plugins": list(recipe.bundle.plugins),
+            **found,
+        }
+    )
     return files, manifest
 
 
@@ -208,35 +207,30 @@ def _timing(files: Files, engine: BuiltEngine) -> TimingCache | None:
     )
 
 
-def _golden(files: Files, packing: Packing, note: Tell) -> None:
-    wanted = packing.recipe.bundle.golden
-    samples = list(open_set(str(packing.exported.golden)))
-    spec = packing.exported.spec
-    sizes = [sizes_of({name: np.shape(array) for name, array in sample.items()}, spec) for sample in samples]
-    picked = pick_golden(sizes, spec, wanted)
-    if "golden" in packing.recipe.bundle.model_fields_set and len(picked) < wanted:
-        note(f"{len(picked)} golden samples are carried, not {wanted}: an export has no more")
-    about = unplaced(read_json(packing.exported.golden / "set.json"))
-    folder = packing.scratch / GOLDEN
-    write_samples(folder, (samples[index] for index in picked), about=about)
+def _golden(files: Files, folder: Path) -> str:
     files |= {f"{GOLDEN}/{path.name}": path for path in sorted(folder.iterdir())}
+    return GOLDEN
 
 
-def _preprocessing(files: Files, packing: Packing) -> tuple[str | None, dict[str, str]]:
-    """Add how inputs are made of pictures and text, and the names of classes, where the source tells them."""
-    told = packing.source.preprocessing
-    name = None
-    if told is not None:
-        name = "preprocessing.json"
-        files[name] = packing.scratch / name
-        files[name].write_bytes(told.to_bytes())
+def _preprocessing(files: Files, source: Source, scratch: Path) -> str | None:
+    """Add how inputs are made of pictures and text, where the source tells it."""
+    if source.preprocessing is None:
+        return None
+    name = "preprocessing.json"
+    files[name] = scratch / name
+    files[name].write_bytes(source.preprocessing.to_bytes())
+    return name
+
+
+def _labels(files: Files, source: Source, scratch: Path) -> dict[str, str]:
+    """Add the names of classes, where the source tells them."""
     labels: dict[str, str] = {}
-    for index, (output, names) in enumerate(sorted(packing.source.labels.items())):
+    for index, (output, names) in enumerate(sorted(source.labels.items())):
         labels[output] = _label_file(output, index)
-        path = packing.scratch / f"labels-{index}.json"
+        path = scratch / f"labels-{index}.json"
         write_json(path, list(names))
         files[labels[output]] = path
-    return name, labels
+    return labels
 
 
 def _label_file(output: str, index: int) -> str:

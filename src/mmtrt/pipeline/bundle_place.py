@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmtrt.bundle.archive import MANIFEST, OUTER
-from mmtrt.errors import UsageError
+from mmtrt.errors import MachineError, UsageError
 
 __all__ = ["Place", "check_place", "is_bundle"]
 
@@ -28,7 +28,7 @@ class Place:
 def check_place(out: str) -> Place:
     """Return where a bundle goes: a directory where one is there or the path ends in a slash, else a file.
 
-    UsageError where something stands there that is no bundle.
+    UsageError where something stands there that is no bundle, MachineError where nothing can be written.
     """
     path = Path(out)
     if not out or not path.name:
@@ -38,6 +38,9 @@ def check_place(out: str) -> Place:
         raise UsageError(f"{path} is a directory that is no bundle", fix=f"Give a path in it: {path}/NAME.mmtrt.")
     if path.exists() and not path.is_dir() and (folder or not is_bundle(path)):
         raise UsageError(f"{path} is no bundle, and is not written over", fix="Give another path, or remove it.")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise MachineError(f"can't write {path}: {above} is no folder that can be written", fix="Give another path.")
     return Place(path=path, tar=not folder)
 
 

@@ -22,15 +22,22 @@ def sizes_of(shapes: Mapping[str, Sequence[int]], spec: ModelSpec) -> dict[str, 
 def pick_golden(sizes: Sequence[Mapping[str, int]], spec: ModelSpec, count: int) -> list[int]:
     """Return the indices of at most `count` samples, in their order.
 
-    Of each size the largest, the smallest and the one nearest the usual come first, then the others as they come: an
-    engine that is wrong at an end of its profile is to be seen.
+    The one nearest the usual in all sizes, and of each size the largest and the smallest come first, then the others
+    as they come: an engine that is wrong at an end of its profile is to be seen, and one of a static profile takes
+    the usual shape alone.
     """
     rows = range(len(sizes))
     picked: dict[int, None] = {}
+    if sizes:
+        picked[min(rows, key=lambda row: _distance(sizes[row], spec))] = None
     for name in sizes[0] if sizes else ():
-        usual = spec.ranges[name][1] if name in spec.ranges else sizes[0][name]
         picked[max(rows, key=lambda row: sizes[row][name])] = None
         picked[min(rows, key=lambda row: sizes[row][name])] = None
-        picked[min(rows, key=lambda row: abs(sizes[row][name] - usual))] = None
     picked |= dict.fromkeys(rows)
     return sorted([*picked][:count])
+
+
+def _distance(sizes: Mapping[str, int], spec: ModelSpec) -> float:
+    """How far a sample is from the usual sizes, each as a share of it."""
+    usual = {name: span[1] for name, span in spec.ranges.items()}
+    return sum(abs(size - usual[name]) / usual[name] for name, size in sizes.items() if name in usual)

@@ -23,7 +23,16 @@ from mmtrt.recipe import Recipe
 from mmtrt.results import BenchResult, BuildResult, CheckResult, Ran, plain
 from mmtrt.samples import LABEL, OUTPUT, Sample, SampleSet, open_set
 
-__all__ = ["OF_A_PART", "Ends", "bench_chains", "bench_part", "check_chains", "check_part", "parity_events"]
+__all__ = [
+    "OF_A_PART",
+    "Ends",
+    "bench_chains",
+    "bench_part",
+    "check_chain_subjects",
+    "check_chains",
+    "check_part",
+    "parity_events",
+]
 
 Ends = dict[str, Mapping[str, BuildResult]]
 """The chains by name: each part's build in it."""
@@ -102,13 +111,9 @@ def check_chains(
     budgets: Mapping[str, Budget],
 ) -> tuple[CheckResult, ...]:
     """Compare each chain with the chain of modules, over the parity events."""
-    source = exported.source
-    events = parity_events(recipe, exported)
-    count = None if recipe.parity.set else recipe.parity.count or GOLDEN_EVENTS
-    golden = open_set(str(golden_events(context, source.wiring, modules, events, count)))
-    reference = Ran(what=source.reference, runs=next(iter(modules.values())).exact().runs, precision="fp32")
     subjects = [*_subjects(recipe, exported, ends, "onnx"), *_subjects(recipe, exported, ends, "engine")]
-    checks = [_check(context, recipe, exported, s, golden, budgets[s.precision], reference) for s in subjects]
+    checks = check_chain_subjects(context, recipe, exported, modules, subjects, budgets)
+    reference = _reference(exported, modules)
     ran = {subject.what for subject in subjects}
     for chain in ends:
         what = f"{recipe.name} {chain} (engine)"
@@ -117,6 +122,26 @@ def check_chains(
             left = not_run(Path(what), chain, reference)
             checks.append(replace(left, candidate=replace(left.candidate, note=why)))
     return tuple(checks)
+
+
+def _reference(exported: PartsExport, modules: Mapping[str, Subject]) -> Ran:
+    return Ran(what=exported.source.reference, runs=next(iter(modules.values())).exact().runs, precision="fp32")
+
+
+def check_chain_subjects(
+    context: Context,
+    recipe: Recipe,
+    exported: PartsExport,
+    modules: Mapping[str, Subject],
+    subjects: Sequence[Subject],
+    budgets: Mapping[str, Budget],
+) -> list[CheckResult]:
+    """Compare chains of what runs here with the chain of modules, over the parity events; `budgets` by precision."""
+    events = parity_events(recipe, exported)
+    count = None if recipe.parity.set else recipe.parity.count or GOLDEN_EVENTS
+    golden = open_set(str(golden_events(context, exported.source.wiring, modules, events, count)))
+    reference = _reference(exported, modules)
+    return [_check(context, recipe, exported, s, golden, budgets[s.precision], reference) for s in subjects]
 
 
 def _check(

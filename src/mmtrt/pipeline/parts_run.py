@@ -44,7 +44,15 @@ from mmtrt.recipe import Recipe, Stored, resolved
 from mmtrt.report.parts import PartRow, parts_run_view
 from mmtrt.results import BenchResult, BuildResult, CheckResult, plain
 
-__all__ = ["PartsRunResult", "run_parts"]
+__all__ = [
+    "PartsRunResult",
+    "check_outputs_known",
+    "check_parts_known",
+    "part_budget",
+    "part_request",
+    "run_parts",
+    "whole_budget",
+]
 
 _NARROWEST_FIRST: tuple[Stored, ...] = ("int8", "fp16", "fp32")
 Builds = Mapping[str, Mapping[Stored, BuildResult]]
@@ -105,7 +113,7 @@ class PartsRunResult:
 def run_parts(context: Context, recipe: Recipe, source: PipelineSource, folder: Path) -> PartsRunResult:
     """Export, convert, build, check and measure all parts; files and `report.json` appear in `folder`."""
     start = time.perf_counter()
-    _known_parts(recipe, source)
+    check_parts_known(recipe, source)
     if recipe.bench.more:
         raise RecipeError(
             f"{recipe.model.source} is a pipeline of parts, which are measured at one shape",
@@ -121,7 +129,7 @@ def run_parts(context: Context, recipe: Recipe, source: PipelineSource, folder: 
         events=events,
     )
     exported = publish_parts(exported, folder, recipe.name)
-    _known_outputs(recipe, exported)
+    check_outputs_known(recipe, exported)
     chains = {chain: {p: recipe.part(p).precision_in(chain) for p in source.parts} for chain in recipe.precision.build}
     builds = _build(context, recipe, exported, chains, folder)
     write_manifest(_described(exported, builds, chains), folder)
@@ -174,7 +182,8 @@ def whole_budget(recipe: Recipe, exported: PartsExport, chain: Stored) -> Budget
     return chain_budget(chain, exported.wiring.step, recipe.parity.budget.get(chain))
 
 
-def _known_parts(recipe: Recipe, source: PipelineSource) -> None:
+def check_parts_known(recipe: Recipe, source: PipelineSource) -> None:
+    """Raise RecipeError where a recipe speaks of a part that there is none."""
     for part in recipe.parts:
         if part not in source.parts:
             raise RecipeError(
@@ -183,7 +192,7 @@ def _known_parts(recipe: Recipe, source: PipelineSource) -> None:
             )
 
 
-def _known_outputs(recipe: Recipe, exported: PartsExport) -> None:
+def check_outputs_known(recipe: Recipe, exported: PartsExport) -> None:
     """Refuse a budget for an output that there is none, or for phrases of none, before anything is built."""
     step = exported.wiring.step
     generated = [step.logits] if step else []
@@ -226,7 +235,7 @@ def _build(
                 samples = None
                 if precision != "fp32":
                     samples = place_samples(flow.feeds(part), folder / f"{recipe.name}.{part}.{precision}.calib")
-                request = _request(recipe, exported, part, precision, folder, samples)
+                request = part_request(recipe, exported, part, precision, folder, samples)
                 made[part][precision] = _built(context, request, part)
             flow.subjects[part] = open_subject(made[part][precision].artifacts["onnx"])
     # As a recipe lists them.
@@ -243,9 +252,10 @@ def _built(context: Context, request: BuildRequest, part: str) -> BuildResult:
         raise type(error)(f"part {part!r}: {error.message}", fix=" ".join(filter(None, mends)) or None) from error
 
 
-def _request(
+def part_request(
     recipe: Recipe, exported: PartsExport, part: str, precision: Stored, folder: Path, samples: Path | None
 ) -> BuildRequest:
+    """Return what a recipe wants built of a part, calibrated on what it is fed."""
     how = recipe.precision_of(part)
     return BuildRequest(
         model=exported.parts[part].onnx,

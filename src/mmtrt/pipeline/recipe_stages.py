@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mmtrt.errors import RecipeError
 from mmtrt.export.exporter import CALIBRATION_SAMPLES, ExportOptions
 from mmtrt.export.sources import Source
 from mmtrt.parity.budget import Budget, check_heads, check_names
@@ -19,12 +20,21 @@ from mmtrt.recipe import Recipe, resolved
 from mmtrt.results import CheckResult, plain
 from mmtrt.samples import open_set
 
-__all__ = ["budget_of", "build_request", "check_subjects", "export_recipe", "out_folder"]
+__all__ = ["budget_of", "build_request", "check_no_parts", "check_subjects", "export_recipe", "out_folder"]
 
 
 def out_folder(recipe: Recipe) -> Path:
     """Return where what a recipe makes is put, unless it is said."""
     return Path("engines/out") / recipe.name
+
+
+def check_no_parts(recipe: Recipe) -> None:
+    """Raise RecipeError where a recipe for a model in one speaks of parts."""
+    if recipe.parts:
+        raise RecipeError(
+            f"the recipe has parts ({', '.join(recipe.parts)}), and {recipe.model.source} is a model in one",
+            fix="Say it in [precision], or let the factory return a mmtrt.parts.Pipeline.",
+        )
 
 
 def export_recipe(context: Context, recipe: Recipe, source: Source) -> ExportResult:

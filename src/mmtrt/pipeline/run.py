@@ -11,7 +11,6 @@ from rich.console import Group, RenderableType
 
 import mmtrt
 from mmtrt.artifacts import write_json
-from mmtrt.errors import RecipeError
 from mmtrt.export.parts import PipelineSource, open_source
 from mmtrt.export.sources import Source
 from mmtrt.parity.verdict import whole_verdict
@@ -23,7 +22,7 @@ from mmtrt.pipeline.checking import not_run
 from mmtrt.pipeline.context import Context
 from mmtrt.pipeline.exporting import ExportResult, publish_export
 from mmtrt.pipeline.parts_run import PartsRunResult, run_parts
-from mmtrt.pipeline.recipe_stages import build_request, check_subjects, export_recipe
+from mmtrt.pipeline.recipe_stages import build_request, check_no_parts, check_subjects, export_recipe
 from mmtrt.pipeline.sides import Subject, cannot_run, open_subject
 from mmtrt.pipeline.sources import module_subject
 from mmtrt.recipe import Recipe, resolved
@@ -88,11 +87,7 @@ def run_recipe(context: Context, recipe: Recipe, folder: Path) -> RunResult | Pa
     source = open_source(recipe.model.source, recipe.model.checkpoint)
     if isinstance(source, PipelineSource):
         return run_parts(context, recipe, source, folder)
-    if recipe.parts:
-        raise RecipeError(
-            f"the recipe has parts ({', '.join(recipe.parts)}), and {recipe.model.source} is a model in one",
-            fix="Say it in [precision], or let the factory return a mmtrt.parts.Pipeline.",
-        )
+    check_no_parts(recipe)
     return _run_one(context, recipe, source, folder)
 
 

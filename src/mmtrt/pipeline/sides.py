@@ -24,7 +24,7 @@ from mmtrt.runtimes.ort import OrtRunner
 from mmtrt.runtimes.tensorrt import TensorRTRunner
 from mmtrt.tensors import ModelSpec, TensorSpec
 
-__all__ = ["ENGINE_SUFFIXES", "Subject", "cannot_run", "is_source", "open_subject"]
+__all__ = ["ENGINE_SUFFIXES", "Subject", "cannot_run", "engine_spec", "is_source", "open_subject"]
 
 ENGINE_SUFFIXES = {".engine", ".plan", ".trt"}
 _SOURCES = ("hf:", "zoo:")
@@ -151,19 +151,23 @@ def _engine(path: Path) -> Subject:
     why = cannot_run(path)
     if why:
         raise MachineError(why, fix="Check the ONNX that it was built from, or run this where the GPU is.")
-    spec = ModelSpec(
-        inputs=tuple(TensorSpec(name=t.name, dtype=t.dtype, shape=t.shape) for t in manifest.inputs),
-        outputs=tuple(TensorSpec(name=t.name, dtype=t.dtype, shape=t.shape) for t in manifest.outputs),
-        ranges=_profiled(manifest),
-    )
     return Subject(
         what=str(path),
         precision=manifest.precision,
-        spec=spec,
+        spec=engine_spec(manifest),
         key=file_digest(path),
         exact=lambda: TensorRTRunner(path),
         fast=lambda: TensorRTRunner(path),
         calibrated=_calibrated(manifest.calibration),
+    )
+
+
+def engine_spec(manifest: manifests.Manifest) -> ModelSpec:
+    """Return what an engine takes and gives, and the ranges of its profile."""
+    return ModelSpec(
+        inputs=tuple(TensorSpec(name=t.name, dtype=t.dtype, shape=t.shape) for t in manifest.inputs),
+        outputs=tuple(TensorSpec(name=t.name, dtype=t.dtype, shape=t.shape) for t in manifest.outputs),
+        ranges=_profiled(manifest),
     )
 
 

@@ -13,13 +13,17 @@ __all__ = ["BundleResult", "TargetState"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetState:
-    """One target of a bundle: what it runs, and whether its engine is carried or built on the board; `why` not."""
+    """One target of a bundle: what it runs, and whether its engine is carried or built on the board; `why` not.
+
+    `parity` is the verdict of an engine that ran where the bundle was made, empty where it was built, not run.
+    """
 
     precision: str
     engine: Literal["carried", "built on the board"]
     flavor: str
     flavor_version: str = ""
     engine_bytes: int = 0
+    parity: str = ""
     why: str = ""
 
 
