@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["start"]
+__all__ = ["hear_ctrl_c", "start"]
 
 
 def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
@@ -22,10 +22,10 @@ def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 -- the tests have no threads that hold locks
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509 -- the tests have no threads that hold locks
     )
 
 
-def _hear_ctrl_c() -> None:
+def hear_ctrl_c() -> None:
     """A shell that starts a job in the background has it ignore Ctrl-C, and what it starts inherits that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

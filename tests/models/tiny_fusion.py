@@ -10,6 +10,33 @@ from torch import nn
 
 WORDS = 20
 TEXT = (2, 5, 8)
+VOCABULARY = (
+    *("<pad>", "what", "which", "how", "is", "the", "a", "this", "colour", "shape"),
+    *("size", "circle", "square", "large", "small", "left", "right", "of", "there", "many"),
+)
+PREPROCESSING = {
+    "schema": "mmtrt.preprocessing/1",
+    "raw": {
+        "image": {
+            "kind": "image",
+            "input": "image",
+            "size": [16, 16],
+            "resize": "bilinear",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+        },
+        "question": {
+            "kind": "text",
+            "ids": "ids",
+            "mask": "mask",
+            "words": list(VOCABULARY),
+            "pad": "<pad>",
+            "separators": "?.",
+            "length": [TEXT[0], TEXT[2]],
+        },
+    },
+}
+LABELS = {"answer": ["red", "green", "blue", "yes", "no"], "match": ["unmatched", "matched"]}
 
 
 class TinyFusion(nn.Module):
@@ -68,6 +95,8 @@ def factory() -> tuple[nn.Module, dict[str, torch.Tensor], dict[str, dict[int, s
         "outputs": ["answer", "match"],
         "ranges": {"batch": [1, 2, 8], "text": list(TEXT)},
         "samples": samples,
+        "preprocessing": PREPROCESSING,
+        "labels": LABELS,
     }
     return TinyFusion().eval(), inputs, axes, extra
 

@@ -55,11 +55,11 @@ def _taps(method: Resize, size: int, wanted: int) -> _Taps:
     if method == "bilinear_antialias":
         return _antialiased(size, wanted)
     places = np.arange(wanted)
-    centres = (places + 0.5) * (size / wanted)
     if method == "nearest":
-        rows = np.minimum(np.floor(centres).astype(np.int64), size - 1)
-        return rows[None], np.ones((1, wanted), dtype=np.float32)
-    at = places * ((size - 1) / max(wanted - 1, 1)) if method == "bilinear_align_corners" else centres - 0.5
+        # In whole numbers: a centre on the border of two pixels is in the later one, whatever the processor.
+        return ((2 * places + 1) * size // (2 * wanted))[None], np.ones((1, wanted), dtype=np.float32)
+    centres = (places + 0.5) * size / wanted
+    at = places * (size - 1) / max(wanted - 1, 1) if method == "bilinear_align_corners" else centres - 0.5
     low = np.floor(at)
     share = at - low
     rows = np.clip(np.stack([low, low + 1]).astype(np.int64), 0, size - 1)
@@ -67,9 +67,8 @@ def _taps(method: Resize, size: int, wanted: int) -> _Taps:
 
 
 def _antialiased(size: int, wanted: int) -> _Taps:
-    step = size / wanted
-    reach = max(step, 1.0)
-    centres = (np.arange(wanted) + 0.5) * step
+    reach = max(size / wanted, 1.0)
+    centres = (np.arange(wanted) + 0.5) * size / wanted
     first = np.maximum(np.floor(centres - reach + 0.5).astype(np.int64), 0)
     last = np.minimum(np.floor(centres + reach + 0.5).astype(np.int64), size)
     rows = first[None, :] + np.arange(int((last - first).max()))[:, None]

@@ -189,7 +189,7 @@ class TextRule(_Frozen):
             return place
         if self.unknown is not None:
             return self._places[self.unknown]
-        near = get_close_matches(word, (known for known in self.words if known not in self._marks), n=1)
+        near = get_close_matches(word, (known for known in self.words if known not in self._marks), n=1, cutoff=0.75)
         raise InputError(
             f"{name!r} holds {word!r}, which the model's vocabulary lacks",
             fix=f"Did you mean {near[0]!r}?" if near else f"It knows {len(self.words)} words; say it with those.",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from hashlib import sha256
@@ -16,8 +15,10 @@ from typing import Literal
 
 from mmtrt.artifacts import machine_errors, read_json
 from mmtrt.bundle.archive import MANIFEST, OUTER
-from mmtrt.bundle.manifest import BundledEngine, BundledOnnx, Manifest
+from mmtrt.bundle.external_data import check_external_data, check_operators, data_locations
+from mmtrt.bundle.manifest import BundledEngine, Manifest
 from mmtrt.bundle.opening import Opened, Trust, unpack, verify
+from mmtrt.bundle.plain_json import plain_json
 from mmtrt.errors import InputError, MachineError, UsageError
 from mmtrt.preprocess import Preprocessing, parse_preprocessing
 from mmtrt.runtimes.cuda import Cuda
@@ -27,6 +28,7 @@ __all__ = ["Folder", "Found", "Runs", "find"]
 
 Runs = Literal["engine", "onnx"]
 _CURRENT, _ENGINE, _BUNDLE, _DEPLOYED = "current", "model.engine", "bundle", "deployed.json"
+_ON_CPU = "Session(..., runs='onnx') runs a bundle's ONNX on the CPU."
 _AGAIN = "Deploy it again: `mmtrt deploy FILE --to DIR`."
 
 
@@ -139,7 +141,7 @@ def _bundle(path: Path, *, runs: Runs, target: str | None, trust: Trust | None, 
         _check_target(path, opened.manifest, target)
         preprocessing, labels = _preprocessing(folder.path, opened), _labels(folder.path, opened)
         if runs == "onnx":
-            file = folder.path / _onnx(path, opened.manifest, target).path
+            file = _onnx(path, folder.path, opened.manifest, target)
             return Found(file=file, device=device, folder=folder, preprocessing=preprocessing, labels=labels)
         engine, cuda = _engine(path, opened.manifest, target, device)
         file = _with_manifest(folder.path, engine)
@@ -163,14 +165,21 @@ def _check_target(path: Path, manifest: Manifest, target: str | None) -> None:
         raise UsageError(f"{path} has no target {target!r}", fix=fix)
 
 
-def _onnx(path: Path, manifest: Manifest, target: str | None) -> BundledOnnx:
-    """Return the ONNX of the precision that the target runs, or all targets where none is named."""
+def _onnx(path: Path, folder: Path, manifest: Manifest, target: str | None) -> Path:
+    """Return the ONNX of the precision that the target runs, or all targets where none is named.
+
+    InputError where it would have ONNX Runtime open or load anything but its own weights.
+    """
     rows = manifest.targets if target is None else {target: manifest.targets[target]}
     precisions = {row.precision for row in rows.values()}
     if len(precisions) > 1:
         told = ", ".join(f"{name} runs {row.precision}" for name, row in rows.items())
         raise UsageError(f"{path} has several precisions: {told}", fix=f"Name one: target={next(iter(rows))!r}.")
-    return manifest.models[precisions.pop()]
+    model = manifest.models[precisions.pop()]
+    file = folder / model.path
+    check_external_data(file, data_locations(model))
+    check_operators(file, ())
+    return file
 
 
 def _engine(
@@ -180,15 +189,12 @@ def _engine(
 
     One that was built for this very GPU comes first, then the bundle's order decides.
     """
-    fix = (
-        f"`mmtrt deploy {path.name} --to DIR` builds one, and Session('DIR') runs it; "
-        "Session(..., runs='onnx') runs the ONNX on the CPU."
-    )
+    fix = f"`mmtrt deploy {path.name} --to DIR` builds one, and Session('DIR') runs it. {_ON_CPU}"
     named = [engine for engine in manifest.engines if target in {None, engine.target}]
-    reasons = {engine.path: why for engine in named if (why := _misfit(engine))}
+    reasons = {engine.path: why for engine in named if (why := _misfit(engine, manifest.plugins))}
     left = [engine for engine in named if engine.path not in reasons]
     if left:
-        cuda = device()
+        cuda = _gpu(device)
         here = (cuda.info.name, cuda.info.compute_capability)
         for engine in left:
             if engine.gpu is not None and (engine.gpu, engine.compute_capability) != here:
@@ -203,8 +209,17 @@ def _engine(
     )
 
 
-def _misfit(engine: BundledEngine) -> str:
+def _gpu(device: Callable[[], Cuda]) -> Cuda:
+    try:
+        return device()
+    except MachineError as error:
+        raise MachineError(error.message, fix=f"{error.fix or ''} {_ON_CPU}".strip()) from error
+
+
+def _misfit(engine: BundledEngine, plugins: Sequence[str]) -> str:
     """Say why an engine can't run here, as far as it is known without the GPU; empty where nothing speaks against."""
+    if plugins:
+        return f"needs the plugins {', '.join(plugins)}, which a deploy holds against those that its target allows"
     if engine.gpu is None and engine.flavor != "tensorrt-rtx":
         return "does not say which GPU it was built for"
     try:
@@ -258,6 +273,6 @@ def _labels(folder: Path, opened: Opened) -> dict[str, tuple[str, ...]]:
 
 def _json(data: bytes, name: str) -> object:
     try:
-        return json.loads(data)
+        return plain_json(data)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is no JSON: {error}") from error

@@ -51,6 +51,11 @@ class Answer:
     match: float | None = None
     phrase: str | None = None
 
+    def __str__(self) -> str:
+        more = f": {self.phrase}" if self.phrase else ""
+        doubt = "" if self.match is None or self.match >= 0.5 else f"; the question hardly fits ({self.match:.0%})"
+        return f"{self.answer} ({self.score:.0%}){more}{doubt}"
+
 
 class Vqa:
     """Asks a `vqa-*` or `dialogue` model; InputError where `session` runs none, or does not know its labels."""
@@ -72,8 +77,11 @@ class Vqa:
         told = self._session.run(feeds)
         labels = self._session.labels
         shares = {name: _shares(name, told[name]) for name in labels if name in told}
+        if "answer" not in shares:
+            raise InputError(f"the model has no output 'answer', only {', '.join(told)}")
         best = int(shares["answer"].argmax())
-        match = float(shares["match"][labels["match"].index(_MATCHED)]) if "match" in shares else None
+        knows = "match" in shares and _MATCHED in labels["match"]
+        match = float(shares["match"][labels["match"].index(_MATCHED)]) if knows else None
         return Answer(
             answer=labels["answer"][best],
             score=float(shares["answer"][best]),
