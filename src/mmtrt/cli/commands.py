@@ -239,12 +239,20 @@ def inspect(
     show.result(found, Group(view, layers_view(found["layers"])) if found.get("layers") else view)
 
 
-def doctor(json: JsonOption = False, quiet: QuietOption = False) -> None:
+def doctor(
+    target: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="NAME", help="Say what this machine lacks for a target: engines/targets/NAME.toml."),
+    ] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
     """Say what this machine can build and run, and what to install."""
     show = Show(json=json, quiet=quiet)
     from mmtrt.engine.doctor import diagnose
+    from mmtrt.engine.targets import load_target
     from mmtrt.report.terminal import findings_table
 
-    found = diagnose()
+    found = diagnose(load_target(target) if target else None)
     rows = [(f.state, f.name, f.detail, f.fix) for f in found]
     show.result({"schema": "mmtrt.doctor/1", "findings": [f.to_json() for f in found]}, findings_table(rows))

@@ -203,6 +203,8 @@ class _Deploy:
         """Run the bundle's engine where one fits, else, or where this machine can't load it, one that is built."""
         reused = engines.from_bundle(self.part / BUNDLE, self.manifest, wanted, self.part, self.notes)
         if reused is not None:
+            if not self.bundle.signed_by:
+                self.notes("the bundle's engine is native code, and nobody's signature was asked for")
             try:
                 return reused, self._measured(reused, spec, wanted)
             except MachineError as error:

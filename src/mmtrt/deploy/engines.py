@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import mmtrt
 from mmtrt.artifacts import key_of, machine_errors
+from mmtrt.bundle.host_code import check_engine_code
 from mmtrt.bundle.manifest import BundledEngine, Manifest
 from mmtrt.deploy.directory import part_of, remove, sync, sync_tree
 from mmtrt.engine import manifest as manifests
@@ -139,10 +140,17 @@ def _apart(engine: BundledEngine, wanted: Wanted) -> Iterator[tuple[str, str, st
 def from_bundle(
     bundle: Path, manifest: Manifest, wanted: Wanted, folder: Path, note: Callable[[str], None]
 ) -> ReadyEngine | None:
-    """Put the bundle's engine into `folder` where it fits exactly; else None, and `note` is told what differs."""
+    """Put the bundle's engine into `folder` where it fits exactly; else None, and `note` is told what differs.
+
+    InputError where it carries native code that it was not asked to carry.
+    """
     engine = bundled(manifest, wanted)
     if engine is None:
         return None
+    if wanted.options.version_compatible:
+        note(f"the bundle's engine {engine.path} is not used: it brings a runtime of its own, and one is built here")
+        return None
+    check_engine_code(bundle / engine.path)
     target = folder / _ENGINE
     shutil.copyfile(bundle / engine.path, target)
     shutil.copyfile(bundle / engine.manifest, manifest_path(target))

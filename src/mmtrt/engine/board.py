@@ -105,13 +105,15 @@ def board(root: Path = Path("/")) -> Board:
     """Look at this machine, or at the tree of one under `root`; raises nothing for what is not there."""
     l4t = _l4t(_text(root / "etc/nv_tegra_release"))
     model = _text(root / "proc/device-tree/model").strip("\0\n ")
+    family = _family(model, _text(root / "proc/device-tree/compatible"))
     modes = _modes(_text(root / "etc/nvpmodel.conf"))
     total, free = _memory(_text(root / "proc/meminfo"))
     swap, zram = _swap(root / "proc/swaps")
     return Board(
         model=model,
-        family=_family(model, _text(root / "proc/device-tree/compatible")),
-        jetpack=_jetpack(root, l4t),
+        family=family,
+        # dpkg's list is long, and a PC's has nothing to tell.
+        jetpack=_jetpack(root, l4t) if family or l4t else None,
         l4t=l4t,
         power_mode=_mode(_text(root / "var/lib/nvpmodel/status"), modes),
         power_modes=tuple(modes.items()),

@@ -8,21 +8,21 @@ import platform
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import mmtrt
 from mmtrt.artifacts import StageCache
+from mmtrt.engine.board import Board, board
+from mmtrt.engine.board_findings import bindings_fix, board_findings
+from mmtrt.engine.finding import Finding, State
 from mmtrt.engine.flavours import Flavour, gpu, gpu_trouble, probe
+from mmtrt.engine.preflight import preflight
+from mmtrt.engine.targets import Target
 from mmtrt.errors import MachineError
 from mmtrt.runtimes.tensorrt_api import FLAVOURS, LABELS, FlavourName, install_line
 
 __all__ = ["Finding", "State", "diagnose"]
 
-State = Literal["ok", "missing", "warn"]
-
-_TEGRA = Path("/etc/nv_tegra_release")
 _MEMORY = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 _FEW_GIB = 2
@@ -40,26 +40,13 @@ _PACKAGES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at: `detail` says what was found, `fix` what to do, empty where nothing is.
+def diagnose(target: Target | None = None, *, root: Path = Path("/")) -> list[Finding]:
+    """Look at this machine, and hold it against a target where one is given.
 
-    `name` begins with `can ` where it is an ability: export, calibrate, build ahead of time, build here, run.
+    It takes about a second, and raises nothing for what is missing or broken. A board's files are read under `root`.
     """
-
-    name: str
-    state: State
-    detail: str
-    fix: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON data."""
-        return asdict(self)
-
-
-def diagnose() -> list[Finding]:
-    """Look at this machine. It takes about a second, and raises nothing for what is missing or broken."""
-    flavours = {name: _flavour(name) for name in FLAVOURS}
+    here = board(root)
+    flavours = {name: _flavour(name, here, root) for name in FLAVOURS}
     packages = {name: _version(name) for name in _PACKAGES}
     return [
         _python(),
@@ -67,11 +54,12 @@ def diagnose() -> list[Finding]:
         _cores(),
         _memory(),
         _cache(),
-        *_jetson(),
+        *board_findings(here, root),
         _gpu(),
         *(found for found, _ in flavours.values()),
         *(_package(name, version) for name, version in packages.items()),
         *_abilities({name: loaded for name, (_, loaded) in flavours.items()}, packages),
+        *(_lacking(target, here, [loaded for _, loaded in flavours.values() if loaded]) if target else ()),
     ]
 
 
@@ -117,9 +105,7 @@ def _text(path: Path) -> str:
 
 
 def _cache() -> Finding:
-    root = StageCache.default().root or Path.home()
-    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(there).free / 2**30
+    root, there, free = _cache_disk()
     detail = f"{root}, {free:.1f} GiB free"
     if not os.access(there, os.W_OK):
         fix = "Set MMTRT_CACHE_DIR to a folder that can be written."
@@ -130,11 +116,11 @@ def _cache() -> Finding:
     return Finding(name="cache", state="ok", detail=detail)
 
 
-def _jetson() -> list[Finding]:
-    release = _text(_TEGRA).strip().splitlines()
-    if not release:
-        return []
-    return [Finding(name="Jetson", state="ok", detail=release[0].lstrip("# "))]
+def _cache_disk() -> tuple[Path, Path, float]:
+    """Return the cache's folder, the part of it that is there already, and the free space on that disk in GiB."""
+    root = StageCache.default().root or Path.home()
+    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    return root, there, shutil.disk_usage(there).free / 2**30
 
 
 def _gpu() -> Finding:
@@ -151,11 +137,12 @@ def _gpu() -> Finding:
 # ---------------------------------------------------------------------------------------- what is installed
 
 
-def _flavour(name: FlavourName) -> tuple[Finding, Flavour | None]:
+def _flavour(name: FlavourName, here: Board, root: Path) -> tuple[Finding, Flavour | None]:
     try:
         flavour = probe(name)
     except MachineError as error:
-        return Finding(name=LABELS[name], state="missing", detail=error.message, fix=error.fix or ""), None
+        fix = bindings_fix(root) if here.is_jetson and name == "tensorrt" else error.fix or ""
+        return Finding(name=LABELS[name], state="missing", detail=error.message, fix=fix), None
     has_gpu = gpu() is not None
     builds = has_gpu or not flavour.needs_gpu_to_build
     detail = f"{flavour.version}: builds here: {_yes(builds)}; runs here: {_yes(has_gpu and _reaches_cuda())}"
@@ -216,3 +203,25 @@ def _ability(name: str, lacking: list[str]) -> Finding:
         detail=_yes(not lacking),
         fix="; ".join(lacking),
     )
+
+
+def _lacking(target: Target, here: Board, flavours: Sequence[Flavour]) -> list[Finding]:
+    found = preflight(
+        target,
+        board=here,
+        gpu=gpu(),
+        flavours=flavours,
+        disk_free_mib=_cache_disk()[2] * 1024,
+        needed_mib=_FEW_GIB * 1024,
+    )
+    if not found:
+        return [Finding(name=f"for {target.name}", state="ok", detail="all that the target asks for is here")]
+    return [
+        Finding(
+            name=f"for {target.name}: {mismatch.what}",
+            state="missing" if mismatch.stops else "warn",
+            detail=f"{mismatch.found}; wanted: {mismatch.wanted}",
+            fix=mismatch.fix,
+        )
+        for mismatch in found
+    ]

@@ -25,6 +25,8 @@ BoardName = Literal["orin-nano", "orin-nx", "agx-orin", "thor"]
 __all__ = ["BoardName", "Target", "load_target", "target_names"]
 
 _FOLDER = Path("engines/targets")
+_INSTALLED = Path(__file__).with_name("target_files")
+"""Where the wheel has them."""
 
 
 class Target(BaseModel):
@@ -74,8 +76,8 @@ class Target(BaseModel):
 
 
 def _folders() -> list[Path]:
-    """Return where targets lie: in the current directory, then in the source tree that mmtrt runs from."""
-    return [folder for folder in (_FOLDER, Path(__file__).parents[3] / _FOLDER) if folder.is_dir()]
+    """Return where targets lie: in the current directory, then in the source tree that mmtrt runs from, or with it."""
+    return [folder for folder in (_FOLDER, Path(__file__).parents[3] / _FOLDER, _INSTALLED) if folder.is_dir()]
 
 
 def target_names() -> list[str]:

@@ -44,6 +44,27 @@ XAVIER_NX = (
     "GR3D_FREQ 62%@306 APE 150 AO@41.5C GPU@43C thermal@42.55C "
     "VDD_IN 4067/4067 VDD_CPU_GPU_CV 738/738 VDD_SOC 1353/1353"
 )
+ORIN_NX = (
+    "03-02-2026 09:12:44 RAM 5127/15608MB (lfb 22x4MB) SWAP 0/7804MB (cached 0MB) CPU [12%@1984,8%@1984,off,off] "
+    "EMC_FREQ 22%@3199 GR3D_FREQ 91%@[918] NVDEC off NVJPG off VIC 0%@115 OFA off NVDLA0 off NVDLA1 off PVA0_FREQ off "
+    "APE 174 cpu@58.406C soc2@56.218C soc0@56.937C gpu@57.375C tj@58.406C soc1@55.843C "
+    "VDD_IN 14216mW/12880mW VDD_CPU_GPU_CV 6422mW/5310mW VDD_SOC 2914mW/2760mW"
+)
+ORIN_NANO_USER = (
+    "04-27-2026 15:00:54 RAM 779/7620MB (lfb 2x4MB) SWAP 0/3810MB (cached 0MB) CPU [0%@1344,0%@1344] GR3D_FREQ 0% "
+    "cpu@50.125C gpu@50.562C tj@50.562C VDD_IN 6626mW/6625mW VDD_CPU_GPU_CV 1228mW/1230mW VDD_SOC 2380mW/2380mW"
+)
+AGX_XAVIER_5 = (
+    "01-09-2024 11:03:21 RAM 4083/31919MB (lfb 6179x4MB) SWAP 0/15959MB (cached 0MB) CPU [0%@1190,off] "
+    "EMC_FREQ 1%@2133 GR3D_FREQ 7%@[318] VIC_FREQ 115 APE 150 AUX@41.5C CPU@42C thermal@41.6C Tboard@41C "
+    "AO@42C GPU@42C Tdiode@44.75C PMIC@50C "
+    "GPU 124mW/16mW CPU 310mW/432mW SOC 931mW/953mW CV 0mW/0mW VDDRQ 466mW/488mW SYS5V 1522mW/1559mW"
+)
+NANO = (
+    "RAM 1409/3964MB (lfb 28x4MB) SWAP 0/1982MB (cached 0MB) IRAM 0/252kB(lfb 252kB) CPU [22%@518,67%@518,off,off] "
+    "EMC_FREQ 0%@1600 GR3D_FREQ 0%@76 APE 25 PLL@28.5C CPU@32C PMIC@50C GPU@30.5C AO@39.5C thermal@31.25C "
+    "POM_5V_GPU 40/40 POM_5V_IN 2003/2003 POM_5V_CPU 320/320"
+)
 
 
 @pytest.mark.parametrize(
@@ -55,10 +76,27 @@ XAVIER_NX = (
         (THOR_IDLE, 1574, 4266, 3429),
         (AGX_XAVIER, 318, 665, 721),
         (XAVIER_NX, 306, 1600, 4412),
+        (ORIN_NX, 918, 3199, 5127),
+        (ORIN_NANO_USER, None, None, 779),
+        (AGX_XAVIER_5, 318, 2133, 4083),
+        (NANO, 76, 1600, 1409),
     ],
-    ids=["Orin Nano", "AGX Orin", "Thor", "Thor idle", "AGX Xavier", "Xavier NX"],
+    ids=[
+        "Orin Nano",
+        "AGX Orin",
+        "Thor",
+        "Thor idle",
+        "AGX Xavier",
+        "Xavier NX",
+        "Orin NX",
+        "Orin Nano, not root",
+        "AGX Xavier, JetPack 5",
+        "Nano",
+    ],
 )
-def test_clocks_and_memory_of_each_board(text: str, gpu_mhz: float, memory_mhz: float, memory_mib: float) -> None:
+def test_clocks_and_memory_of_each_board(
+    text: str, gpu_mhz: float | None, memory_mhz: float | None, memory_mib: float
+) -> None:
     line = parse_line(text)
     assert (line.gpu_clock_mhz, line.memory_clock_mhz, line.memory_used_mib) == (gpu_mhz, memory_mhz, memory_mib)
 
@@ -72,8 +110,23 @@ def test_clocks_and_memory_of_each_board(text: str, gpu_mhz: float, memory_mhz: 
         (THOR_IDLE, 15.004, "(rail VIN)"),
         (AGX_XAVIER, 0.311 + 0.932 + 0.621 + 1.482, "the sum of the rails GPU, CPU, SOC, CV, VDDRQ, SYS5V:"),
         (XAVIER_NX, 4.067, "VDD_IN"),
+        (ORIN_NX, 14.216, "VDD_IN"),
+        (ORIN_NANO_USER, 6.626, "VDD_IN"),
+        (AGX_XAVIER_5, 0.124 + 0.310 + 0.931 + 0.466 + 1.522, "the sum of the rails"),
+        (NANO, 2.003, "POM_5V_IN"),
     ],
-    ids=["Orin Nano", "AGX Orin", "Thor", "Thor idle", "AGX Xavier", "Xavier NX"],
+    ids=[
+        "Orin Nano",
+        "AGX Orin",
+        "Thor",
+        "Thor idle",
+        "AGX Xavier",
+        "Xavier NX",
+        "Orin NX",
+        "Orin Nano, not root",
+        "AGX Xavier, JetPack 5",
+        "Nano",
+    ],
 )
 def test_power_is_of_the_input_where_a_rail_holds_it(text: str, watts: float, of: str) -> None:
     power, told = total_power(parse_line(text).rails_w)
@@ -85,6 +138,24 @@ def test_no_figure_of_another_kind_is_taken_for_a_rail() -> None:
     assert set(parse_line(ORIN_NANO).rails_w) == {"VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"}
     assert set(parse_line(THOR).rails_w) == {"VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0", "VIN"}
     assert parse_line(THOR_IDLE).rails_w["VDD_GPU"] == pytest.approx(-0.392)
+
+
+@pytest.mark.parametrize(
+    "text", [ORIN_NANO, ORIN_NX, THOR, XAVIER_NX, NANO], ids=["Nano", "NX", "Thor", "XNX", "Nano 1"]
+)
+def test_what_the_input_holds_is_not_counted_a_second_time(text: str) -> None:
+    rails = parse_line(text).rails_w
+    power, _ = total_power(rails)
+    assert power is not None
+    assert power in rails.values()
+    assert power < sum(rails.values())
+
+
+def test_agx_orins_memory_is_counted_once() -> None:
+    rails = parse_line(AGX_ORIN).rails_w
+    assert rails["VDDQ_VDD2_1V8AO"] == pytest.approx(0.301)
+    power, _ = total_power(rails)
+    assert power == pytest.approx(sum(rails.values()) - rails["VDDQ_VDD2_1V8AO"])
 
 
 def test_a_gpu_that_is_powered_down_has_no_temperature() -> None:

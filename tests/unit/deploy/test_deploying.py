@@ -175,11 +175,11 @@ def with_engine(deployed: Deploy, first: Path, root: Path, tmp_path: Path) -> Ca
     (engine,) = root.glob("cache/engines/*/model.engine")
     told = engine.with_name("model.engine.json").read_bytes()
 
-    def make(**changes: Any) -> Path:
+    def make(*, more: bytes = b"", **changes: Any) -> Path:
         row = {"path": "engines/server/model.engine", "manifest": "engines/server/model.engine.json"}
         row |= {"target": "server", "precision": "fp32", "onnx": onnx_digest("1.0.0"), "flavor": "tensorrt"}
         row |= {"flavor_version": "10.3.0", "gpu": GPU.name, "compute_capability": "8.7", **changes}
-        files = {row["path"]: engine.read_bytes(), row["manifest"]: told}
+        files = {row["path"]: engine.read_bytes() + more, row["manifest"]: told}
         return make_bundle(tmp_path / "carries.mmtrt", files=files, engines=[row])
 
     return make
@@ -211,6 +211,16 @@ def test_an_engine_that_nearly_fits_is_not(
     assert result.engine == "cached"
     assert [one.what for one in result.mismatches] == [told] * bool(told)
     assert not any(one.stops for one in result.mismatches)
+
+
+def test_an_engine_that_carries_a_library_is_refused(
+    deployed: Deploy, doubles: Doubles, with_engine: Callable[..., Path], root: Path
+) -> None:
+    library = b"\x7fELF\x02\x01\x01".ljust(18, b"\0") + b"\x3e\0"
+    bundle = with_engine(more=library)
+    refused(InputError, "carries native code for x86-64", deployed, bundle)
+    assert doubles.goldens == []
+    assert not (root / "current").exists()
 
 
 def test_an_engine_whose_settings_are_others_is_not(

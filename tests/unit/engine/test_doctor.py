@@ -88,14 +88,6 @@ def test_nothing_heavy_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (set(sys.modules) - before) & {"torch", "onnx", "onnxruntime", "polygraphy", "transformers"}
 
 
-def test_a_jetson_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert doctor._jetson() == []
-    release = tmp_path / "nv_tegra_release"
-    release.write_text("# R36 (release), REVISION: 4.3\n", encoding="utf-8")
-    monkeypatch.setattr(doctor, "_TEGRA", release)
-    assert doctor._jetson()[0].detail == "R36 (release), REVISION: 4.3"
-
-
 @pytest.mark.parametrize(
     ("meminfo", "limit", "state", "detail"),
     [
