@@ -282,6 +282,12 @@ def test_host_code_is_allowed_only_for_engines_that_were_built_so(plan: Any, cud
         assert sys.modules["tensorrt"].Runtime.host_code is False
 
 
+@pytest.mark.parametrize(("options", "core"), [({"dla_core": 1}, 1), ({"dla_core": None}, -1), ({}, -1)])
+def test_an_engine_runs_on_the_dla_core_that_it_was_built_for(plan: Any, cuda: Any, options: Any, core: int) -> None:
+    with entered(plan({"options": options}), cuda):
+        assert sys.modules["tensorrt"].Runtime.core == core
+
+
 @pytest.mark.parametrize(("kind", "strategy"), [("10", "eager"), ("bare", None)])
 def test_kernels_are_specialised_at_once(
     plan: Any, cuda: Any, monkeypatch: pytest.MonkeyPatch, kind: str, strategy: str | None

@@ -258,6 +258,10 @@ def _deserialise(data: bytes, api: Any, manifest: Mapping[str, Any] | None) -> A
     if options.get("version_compatible") and hasattr(runtime, "engine_host_code_allowed"):
         # Such an engine brings its own small runtime; its digest was checked above.
         runtime.engine_host_code_allowed = True
+    core = options.get("dla_core")
+    if isinstance(core, int):
+        # The plan does not say which one it was built for.
+        runtime.DLA_core = core
     return runtime.deserialize_cuda_engine(data)
 
 

@@ -204,14 +204,17 @@ class Builder:
 
 class Runtime:
     host_code: bool | None = None
+    core: int | None = None
 
     def __init__(self, logger):
         self.logger = logger
+        self.DLA_core = -1
         self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, plan):
         graph = json.loads(bytes(plan)[64:])["graph"]
         Runtime.host_code = self.engine_host_code_allowed
+        Runtime.core = self.DLA_core
         if graph.get("unloadable"):
             self.logger.log(ILogger.ERROR, graph["unloadable"])
             return None
