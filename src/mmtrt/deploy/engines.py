@@ -196,7 +196,7 @@ def made(cache: Path, wanted: Wanted, seeds: Mapping[str, Path], note: Callable[
             return ReadyEngine(path=folder / _ENGINE, how="cached", manifest=manifests.read(folder / _ENGINE))
         note(f"an engine in the cache is not used: {differs}")
         shutil.rmtree(folder, ignore_errors=True)
-    return _build(cache, folder, wanted, seeds, note)
+    return _build_into(cache, folder, wanted, seeds, note)
 
 
 def timing_name(flavour: str, version: str, gpu: str, capability: str) -> str:
@@ -204,7 +204,7 @@ def timing_name(flavour: str, version: str, gpu: str, capability: str) -> str:
     return key_of({"flavor": flavour, "version": version, "gpu": gpu, "compute_capability": capability})[:32]
 
 
-def _build(
+def _build_into(
     cache: Path, folder: Path, wanted: Wanted, seeds: Mapping[str, Path], note: Callable[[str], None]
 ) -> ReadyEngine:
     with part_of(folder.parent) as part:
