@@ -18,7 +18,7 @@ from mmtrt.deploy.engines import ReadyEngine, Wanted
 from mmtrt.deploy.golden import Golden, Measured, measured
 from mmtrt.deploy.preflight import Machine, look, mismatches, room
 from mmtrt.deploy.request import DeployRequest, Notes
-from mmtrt.deploy.shapes import profile_for
+from mmtrt.deploy.shapes import profile_for, spec_of
 from mmtrt.deploy.standing import fits, of_document, previous_name, rolled_back, verified
 from mmtrt.engine.flavours import Flavour
 from mmtrt.engine.targets import Target
@@ -114,7 +114,7 @@ class _Deploy:
         """Go through all steps; nothing but the last one changes what runs."""
         current = self.directory.current()
         self._check_successor(current)
-        spec = self._spec()
+        spec = spec_of(self.manifest.spec)
         self.machine = look()
         chosen = self._chosen(spec)
         check_plugins(self.manifest, chosen.target.plugins)
@@ -153,14 +153,6 @@ class _Deploy:
                 f"{name} {version} is older than {current.version}, which runs",
                 fix="--rollback goes back to the version before; --allow-downgrade lets an older bundle in.",
             )
-
-    def _spec(self) -> ModelSpec:
-        try:
-            return ModelSpec.from_json(self.manifest.spec)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise InputError(
-                f"the bundle's spec can't be read: {type(error).__name__}: {error}", fix="Make the bundle again."
-            ) from error
 
     def _chosen(self, spec: ModelSpec) -> Chosen:
         targets = targets_of(self.manifest)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import mmtrt
 from mmtrt.artifacts import key_of, machine_errors
 from mmtrt.bundle.host_code import check_engine_code
-from mmtrt.bundle.manifest import BundledEngine, Manifest
+from mmtrt.bundle.manifest import MANIFEST_BYTES, BundledEngine, Manifest
 from mmtrt.deploy.directory import part_of, remove, sync, sync_tree
 from mmtrt.engine import manifest as manifests
 from mmtrt.engine.build import BuildOptions, build_engine, int8_kept
@@ -150,6 +150,8 @@ def from_bundle(
     if wanted.options.version_compatible:
         note(f"the bundle's engine {engine.path} is not used: it brings a runtime of its own, and one is built here")
         return None
+    if manifest.files[engine.manifest].bytes > MANIFEST_BYTES:
+        raise InputError(f"the bundle's {engine.manifest} has more than {MANIFEST_BYTES} bytes", fix="Make it again.")
     check_engine_code(bundle / engine.path)
     target = folder / _ENGINE
     shutil.copyfile(bundle / engine.path, target)

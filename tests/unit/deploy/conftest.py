@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from deployments import Doubles
+from deployments import Doubles, make_bundle
 
 from mmtrt.deploy.deploying import deploy
 from mmtrt.deploy.request import DeployRequest
@@ -41,3 +41,18 @@ def deployed(doubles: Doubles, tmp_path: Path) -> Callable[..., DeployResult]:
         return deploy(DeployRequest(**{"bundle": bundle, "directory": tmp_path / "DIR", **changes}))
 
     return run
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Path:
+    return make_bundle(tmp_path / "first.mmtrt")
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    return make_bundle(tmp_path / "second.mmtrt", version="1.1.0")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "DIR"

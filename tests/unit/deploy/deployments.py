@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 
 from mmtrt.artifacts import file_digest
 from mmtrt.bundle.archive import write_bundle
@@ -24,9 +25,23 @@ from mmtrt.engine.build import EngineBuild
 from mmtrt.engine.flavours import Flavour, GpuInfo
 from mmtrt.engine.profiles import NetworkTensor, full_profile
 from mmtrt.engine.targets import Target
+from mmtrt.errors import MmtrtError
 from mmtrt.tensors import ModelSpec, TensorSpec
 
-__all__ = ["GPU", "RTX", "SERVER", "Doubles", "an_onnx", "field", "make_bundle", "onnx_digest", "ran"]
+__all__ = [
+    "ANY_RTX",
+    "GPU",
+    "RTX",
+    "SERVER",
+    "SPEC",
+    "Doubles",
+    "an_onnx",
+    "field",
+    "make_bundle",
+    "onnx_digest",
+    "ran",
+    "refused",
+]
 
 GPU = GpuInfo(name="Orin", compute_capability="8.7", memory_mib=7620, driver="540.4 (CUDA 12.6)")
 TENSORRT = Flavour(name="tensorrt", version="10.3.0", needs_gpu_to_build=True)
@@ -49,6 +64,8 @@ def make_bundle(
     name: str = "toy",
     targets: tuple[Target, ...] = (SERVER, ANY_RTX),
     files: Mapping[str, bytes] | None = None,
+    tar: bool = True,
+    told: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
     """Write a bundle with an ONNX without a graph: the stand-ins build it all the same."""
@@ -70,11 +87,11 @@ def make_bundle(
         "spec": SPEC.to_json(),
         "recipe": {},
         "models": {"fp32": {"path": "models/fp32/model.onnx", "digest": onnx_digest(version), "budget": {}}},
-        "targets": {t.name: {"precision": "fp32", "settings": t.model_dump(mode="json")} for t in targets},
+        "targets": told or {t.name: {"precision": "fp32", "settings": t.model_dump(mode="json")} for t in targets},
         "golden": "golden",
         **changes,
     }
-    write_bundle(out, paths, Manifest.model_validate(json.loads(json.dumps(manifest))), None, tar=True)
+    write_bundle(out, paths, Manifest.model_validate(json.loads(json.dumps(manifest))), None, tar=tar)
     return out
 
 
@@ -161,3 +178,9 @@ class Doubles:
 
     def without_gpu(self) -> None:
         self.machine = replace(self.machine, gpu=None, gpu_trouble="no driver")
+
+
+def refused(error: type[MmtrtError], text: str, deploy: Callable[..., Any], *given: Any, **changes: Any) -> MmtrtError:
+    with pytest.raises(error, match=text) as raised:
+        deploy(*given, **changes)
+    return raised.value

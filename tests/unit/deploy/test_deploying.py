@@ -8,41 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployments import GPU, RTX, SERVER, Doubles, an_onnx, field, make_bundle, onnx_digest, ran
+from deployments import GPU, RTX, SERVER, SPEC, Doubles, an_onnx, field, make_bundle, ran, refused
 
 from mmtrt.bundle.opening import verify
 from mmtrt.bundle.reading import Sealed
 from mmtrt.deploy.deploying import roll_back
 from mmtrt.engine.board import Board
-from mmtrt.errors import InputError, MachineError, MmtrtError, UsageError
+from mmtrt.errors import InputError, MachineError, UsageError
 from mmtrt.results import DeployResult
 
 Deploy = Callable[..., DeployResult]
 
 
-@pytest.fixture
-def first(tmp_path: Path) -> Path:
-    return make_bundle(tmp_path / "first.mmtrt")
-
-
-@pytest.fixture
-def second(tmp_path: Path) -> Path:
-    return make_bundle(tmp_path / "second.mmtrt", version="1.1.0")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "DIR"
-
-
 def now(root: Path) -> str:
     return str((root / "current").readlink())
-
-
-def refused(error: type[MmtrtError], text: str, deploy: Deploy, *given: Any, **changes: Any) -> MmtrtError:
-    with pytest.raises(error, match=text) as raised:
-        deploy(*given, **changes)
-    return raised.value
 
 
 def test_a_deploy_switches_to_a_version_that_is_whole(deployed: Deploy, first: Path, root: Path) -> None:
@@ -163,90 +142,6 @@ def test_a_timing_cache_is_kept_and_seeded_from_the_bundle(deployed: Deploy, dou
         files = {"timing/server.cache": b"of the bundle"}
         deployed(make_bundle(tmp_path / version, version=version, files=files, timing_caches=caches))
     assert [told["timing"] for told in doubles.built] == [b"of the bundle+timed", b"of the bundle+timed+timed"]
-
-
-# ------------------------------------------------------------------------------------------- engines of a bundle
-
-
-@pytest.fixture
-def with_engine(deployed: Deploy, first: Path, root: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Make a bundle that carries the engine which was built of the first one."""
-    deployed(first, until="build")
-    (engine,) = root.glob("cache/engines/*/model.engine")
-    told = engine.with_name("model.engine.json").read_bytes()
-
-    def make(*, more: bytes = b"", **changes: Any) -> Path:
-        row = {"path": "engines/server/model.engine", "manifest": "engines/server/model.engine.json"}
-        row |= {"target": "server", "precision": "fp32", "onnx": onnx_digest("1.0.0"), "flavor": "tensorrt"}
-        row |= {"flavor_version": "10.3.0", "gpu": GPU.name, "compute_capability": "8.7", **changes}
-        files = {row["path"]: engine.read_bytes() + more, row["manifest"]: told}
-        return make_bundle(tmp_path / "carries.mmtrt", files=files, engines=[row])
-
-    return make
-
-
-def test_an_engine_that_fits_exactly_is_reused(
-    deployed: Deploy, doubles: Doubles, with_engine: Callable[..., Path], root: Path
-) -> None:
-    result = deployed(with_engine())
-    assert (result.engine, len(doubles.built), result.mismatches) == ("reused", 1, ())
-    engine = root / "current" / "model.engine"
-    assert engine.read_bytes() == (root / "current/bundle/engines/server/model.engine").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"flavor_version": "10.3.1"}, "TensorRT version"),
-        ({"gpu": "Thor"}, "GPU type"),
-        ({"compute_capability": "11.0"}, "GPU type"),
-        ({"gpu": None, "compute_capability": None}, ""),
-        ({"onnx": "0" * 64}, ""),
-    ],
-)
-def test_an_engine_that_nearly_fits_is_not(
-    deployed: Deploy, with_engine: Callable[..., Path], changes: dict[str, Any], told: str
-) -> None:
-    result = deployed(with_engine(**changes))
-    assert result.engine == "cached"
-    assert [one.what for one in result.mismatches] == [told] * bool(told)
-    assert not any(one.stops for one in result.mismatches)
-
-
-def test_an_engine_that_carries_a_library_is_refused(
-    deployed: Deploy, doubles: Doubles, with_engine: Callable[..., Path], root: Path
-) -> None:
-    library = b"\x7fELF\x02\x01\x01".ljust(18, b"\0") + b"\x3e\0"
-    bundle = with_engine(more=library)
-    refused(InputError, "carries native code for x86-64", deployed, bundle)
-    assert doubles.goldens == []
-    assert not (root / "current").exists()
-
-
-def test_an_engine_whose_settings_are_others_is_not(
-    deployed: Deploy, with_engine: Callable[..., Path], root: Path
-) -> None:
-    bundle = with_engine()
-    (manifest,) = root.glob("cache/engines/*/model.engine.json")
-    told = json.loads(manifest.read_text())
-    told["options"]["optimization_level"] = 5
-    row = {"path": "engines/server/model.engine", "manifest": "engines/server/model.engine.json"}
-    row |= {"target": "server", "precision": "fp32", "onnx": onnx_digest("1.0.0"), "flavor": "tensorrt"}
-    row |= {"flavor_version": "10.3.0", "gpu": GPU.name, "compute_capability": "8.7"}
-    files = {row["path"]: manifest.with_suffix("").read_bytes(), row["manifest"]: json.dumps(told).encode()}
-    result = deployed(make_bundle(bundle, files=files, engines=[row]))
-    assert result.engine == "cached"
-    assert any("its options is another one" in note for note in result.notes)
-
-
-def test_an_engine_that_does_not_load_is_built(
-    deployed: Deploy, doubles: Doubles, with_engine: Callable[..., Path]
-) -> None:
-    bundle = with_engine()
-    doubles.outcomes = [MachineError("not for this driver"), ran()]
-    result = deployed(bundle)
-    assert (result.state, result.engine) == ("deployed", "cached")
-    assert any("not for this driver" in note for note in result.notes)
 
 
 # ------------------------------------------------------------------------------------------------- going back
@@ -426,3 +321,43 @@ def test_the_target_that_fits_best_is_chosen_and_told(deployed: Deploy, doubles:
     assert deployed(first, target="any-rtx").target == "any-rtx"
     error = refused(UsageError, "has no target 'any-rtz'", deployed, first, target="any-rtz")
     assert error.fix == "Did you mean 'any-rtx'?"
+
+
+def test_the_target_of_this_very_board_comes_first(deployed: Deploy, doubles: Doubles, tmp_path: Path) -> None:
+    nano = SERVER.model_copy(update={"name": "orin-nano", "board": "orin-nano", "power_mode": "MAXN"})
+    doubles.machine = replace(doubles.machine, board=Board(family="orin-nano", memory_free_mib=6000, power_mode="15W"))
+    result = deployed(make_bundle(tmp_path / "b", targets=(SERVER, nano)))
+    # Though it warns of the power mode.
+    assert (result.target, [one.what for one in result.mismatches]) == ("orin-nano", ["power mode"])
+    assert any("since it is for this very board; server would fit too" in note for note in result.notes)
+
+
+def test_a_directory_is_deployed_as_a_file_is(deployed: Deploy, first: Path, tmp_path: Path) -> None:
+    digest = deployed(first).digest
+    again = deployed(make_bundle(tmp_path / "folder", tar=False))
+    assert (again.state, again.digest) == ("already deployed", digest)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"inputs": []}, "inputs"),
+        ({"inputs": [{"name": "x", "dtype": "float31", "shape": ["batch", 4]}]}, "no type of numpy's"),
+        ({"inputs": [{"name": "x", "dtype": "float32", "shape": [[4]]}]}, "shape"),
+        ({"ranges": {"batch": ["1", "2", "8"]}}, "ranges.batch"),
+        ({"ranges": {"batch": [1, 2]}}, "ranges.batch"),
+        ({"ranges": {}}, "no range for the size 'batch'"),
+        ({"heads": {"y": 1}}, "heads.y"),
+    ],
+)
+def test_a_spec_that_is_none_is_refused(
+    deployed: Deploy, doubles: Doubles, tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
+    bundle = make_bundle(tmp_path / "b", spec={**SPEC.to_json(), **change})
+    assert told in refused(InputError, "the bundle's spec", deployed, bundle).message
+    assert doubles.built == []
+
+
+def test_settings_of_a_target_that_are_none_are_refused(deployed: Deploy, tmp_path: Path) -> None:
+    targets = {"server": {"precision": "fp32", "settings": {**SERVER.model_dump(mode="json"), "workspace_mib": -1}}}
+    refused(InputError, "the bundle's targets: workspace_mib", deployed, make_bundle(tmp_path / "b", told=targets))
