@@ -1,12 +1,13 @@
 """Kills `mmtrt deploy` at random moments: what stands must be the old or the new version, whole.
 
-    python benchmarks/kill_deploy.py BUNDLE.mmtrt [--target T] [--kills 100] [--seed 0] [--out FILE]
+    python benchmarks/kill_deploy.py BUNDLE.mmtrt [--target T] [--kills 100] [--flips 2000] [--seed 0] [--out FILE]
     python tests/emulated/run.py python benchmarks/kill_deploy.py BUNDLE.mmtrt     on the emulated GPU
 
 The bundle is deployed, and then again under a higher version, over and over: each time the process gets a `kill -9` at
 a random moment of a deploy's usual time. After each, every byte of the version that stands is verified, and the next
-deploy has to work. It ends with 1 where one of these was otherwise. The deploying process's peak memory is of whole
-deploys, without the builder's and the engine's own processes.
+deploy has to work. Then single bits of the bundle are flipped, in each block of 512 bytes in turn and anywhere: each
+such bundle has to be refused, and the old version has to stand. It ends with 1 where one of these was otherwise. The
+deploying process's peak memory is of whole deploys, without the builder's and the engine's own processes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from typing import Any
 from mmtrt.artifacts import file_digest, write_json
 from mmtrt.bundle.archive import write_bundle
 from mmtrt.bundle.opening import unpack, verify
-from mmtrt.errors import MmtrtError
+from mmtrt.deploy.deploying import deploy
+from mmtrt.deploy.request import DeployRequest
+from mmtrt.errors import InputError, MmtrtError
 from mmtrt.machine import machine
 
 _HIGHER = "999999999"
@@ -89,12 +92,38 @@ def standing(root: Path) -> str:
     return "new" if opened.manifest.version == _HIGHER else "old"
 
 
+def flipped(bundle: Path, root: Path, flips: int, chance: random.Random) -> Counter[str]:
+    """Deploy a bundle with one bit flipped, that often; count what became of it."""
+    found: Counter[str] = Counter()
+    data = bytearray(bundle.read_bytes())
+    before = sorted(root.rglob("*"))
+    altered = root.with_name("flipped.mmtrt")
+    for number in range(flips):
+        block = 512 * (number // 2 % -(-len(data) // 512))
+        at = chance.randrange(len(data)) if number % 2 else chance.randrange(block, min(block + 512, len(data)))
+        bit = 1 << chance.randrange(8)
+        data[at] ^= bit
+        altered.write_bytes(data)
+        data[at] ^= bit
+        try:
+            deploy(DeployRequest(bundle=altered, directory=root))
+        except InputError:
+            found["refused"] += 1
+        else:
+            found[f"broken: bit {bit} of byte {at} was deployed"] += 1
+        if sorted(root.rglob("*")) != before:
+            found[f"broken: bit {bit} of byte {at} changed the directory"] += 1
+    found[standing(root)] += 1
+    return found
+
+
 def main() -> None:
     """Kill, look, deploy, as often as asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--target")
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--flips", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -124,6 +153,9 @@ def main() -> None:
             if told["state"] not in {"deployed", "already deployed"} or standing(root) != "new" or left:
                 found[f"broken: the next deploy is {told['state']}, and left {left}"] += 1
             print(f"{number + 1} of {given.kills}: {dict(found)}", file=sys.stderr)
+        flips = flipped(new, folder / "old", given.flips, chance)
+    if flips["old"] != 1 or flips["refused"] != given.flips:
+        found["broken: " + json.dumps(flips)] += 1
     broken = sum(count for what, count in found.items() if what.startswith("broken"))
     result = {
         "schema": "mmtrt.kill-deploy/1",
@@ -134,17 +166,20 @@ def main() -> None:
         "old_whole": found["old"],
         "new_whole": found["new"],
         "broken": {what: count for what, count in found.items() if what.startswith("broken")},
+        "flips": given.flips,
+        "flips_refused": flips["refused"],
         "deploy_peak_mib": round(max(peaks, default=0.0), 1),
     }
     if given.out:
         write_json(given.out, result)
+    if broken:
+        print(json.dumps(result, indent=2))
+        sys.exit(1)
     print(
-        f"{given.kills} kills within {usual_s:.1f} s: {found['old']} old, whole; {found['new']} new, whole; "
-        f"{broken} broken; every next deploy worked; the deploying process took {result['deploy_peak_mib']} MiB at most"
-        if not broken
-        else json.dumps(result, indent=2)
+        f"{given.kills} kills within {usual_s:.1f} s: {found['old']} old, whole; {found['new']} new, whole; 0 broken; "
+        f"every next deploy worked\n{given.flips} flipped bits: {flips['refused']} refused, the old version stands\n"
+        f"peak memory of the deploying process: {result['deploy_peak_mib']} MiB"
     )
-    sys.exit(1 if broken else 0)
 
 
 if __name__ == "__main__":

@@ -174,16 +174,16 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def opened(root: Path, *, made: bool = True) -> Iterator[Directory]:
+def opened(root: Path) -> Iterator[Directory]:
     """Give a deployment's directory to this process alone, swept; MachineError where another deploy is at work.
 
-    It is made where it is missing and `made` is true. UsageError where it holds something else.
+    It is made where it is missing. UsageError where it holds something else.
     """
     with machine_errors(str(root)):
-        if made and not root.is_dir():
+        if not root.is_dir():
             root.mkdir(parents=True, exist_ok=True)
             sync(root.resolve().parent)
-        if not (root / _LOCK).exists() and (not root.is_dir() or any(root.iterdir())):
+        if not (root / _LOCK).exists() and any(root.iterdir()):
             raise UsageError(
                 f"{root} is no directory of a deployment", fix="Give an empty or a new directory, or an earlier one."
             )
