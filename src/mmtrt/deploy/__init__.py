@@ -8,7 +8,8 @@ A deployment is a directory::
         bundle/         the bundle's files, as they were verified
         model.engine    what runs, with its manifest model.engine.json beside it
         deployed.json   what was verified, built, run and measured; `previous` is the version that stood before
-    DIR/cache/          engines and timing caches of this machine, by what went in
+    DIR/cache/          engines, timing caches and compiled kernels of this machine, by what went in
+    DIR/.deploy.lock    held by the one deploy that works here; it also tells that the directory is ours
 
 A version's directory appears whole, under its name, before `current` is switched; what a power cut leaves half is
 swept by the next deploy.

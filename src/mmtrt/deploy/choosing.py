@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from pydantic import ValidationError
@@ -60,34 +60,41 @@ def choose(
         raise UsageError(f"the bundle has no target {wanted!r}", fix=fix)
     names = [wanted] if wanted is not None else list(targets)
     found = {name: otherwise(name) for name in names}
-    fitting: list[tuple[tuple[object, ...], Chosen]] = []
+    fitting: list[tuple[tuple[int, ...], Chosen]] = []
     for index, name in enumerate(names):
-        flavour = flavour_for(targets[name], machine)
+        target, flavour = targets[name], flavour_for(targets[name], machine)
         if flavour is None or any(one.stops for one in found[name]):
             continue
-        order = (not ready(name, flavour), len(found[name]), flavour.name != "tensorrt", index)
-        fitting.append((order, Chosen(name=name, target=targets[name], flavour=flavour, mismatches=found[name])))
+        order = (
+            target.board is None or target.board != machine.board.family,
+            not ready(name, flavour),
+            len(found[name]),
+            flavour.name != "tensorrt",
+            index,
+        )
+        fitting.append((order, Chosen(name=name, target=target, flavour=flavour, mismatches=found[name])))
     if not fitting:
         raise refused(found)
     fitting.sort(key=lambda row: row[0])
-    return fitting[0][1] if len(fitting) == 1 else _told(fitting[0], [row[1] for row in fitting[1:]])
+    return fitting[0][1] if len(fitting) == 1 else _told(fitting)
 
 
-def _told(first: tuple[tuple[object, ...], Chosen], others: Sequence[Chosen]) -> Chosen:
-    order, chosen = first
-    why = (
-        "the bundle has an engine for it that fits as it is"
-        if not order[0]
-        else "the fewest warnings, then TensorRT before TensorRT-RTX, then the bundle's order"
-    )
-    names = ", ".join(other.name for other in others)
-    return Chosen(
-        name=chosen.name,
-        target=chosen.target,
-        flavour=chosen.flavour,
-        mismatches=chosen.mismatches,
-        why=f"target {chosen.name!r} was chosen ({why}); {names} would fit too: --target names one",
-    )
+_REASONS = (
+    "it is for this very board",
+    "the bundle has an engine for it that fits as it is",
+    "it has the fewest warnings",
+    "TensorRT comes before TensorRT-RTX",
+    "it comes first in the bundle",
+)
+
+
+def _told(fitting: Sequence[tuple[tuple[int, ...], Chosen]]) -> Chosen:
+    """Return the first, with what tells it from the second."""
+    (first, chosen), (second, _), *_rest = fitting
+    reason = next(text for text, mine, other in zip(_REASONS, first, second, strict=True) if mine != other)
+    names = ", ".join(other.name for _, other in fitting[1:])
+    why = f"target {chosen.name!r} was chosen, since {reason}; {names} would fit too: --target names one"
+    return replace(chosen, why=why)
 
 
 def refused(found: Mapping[str, Sequence[Mismatch]]) -> MachineError:

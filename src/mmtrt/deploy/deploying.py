@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mmtrt.artifacts import write_json
 from mmtrt.bundle.archive import sealed
-from mmtrt.bundle.manifest import Manifest, check_plugins, version_key
+from mmtrt.bundle.external_data import check_external_data, check_operators, data_locations
+from mmtrt.bundle.manifest import BundledOnnx, Manifest, check_plugins, version_key
 from mmtrt.bundle.opening import Opened, Trust, unpack
 from mmtrt.deploy import engines
 from mmtrt.deploy.choosing import Chosen, choose, refused, targets_of
@@ -17,8 +18,8 @@ from mmtrt.deploy.engines import ReadyEngine, Wanted
 from mmtrt.deploy.golden import Golden, Measured, measured
 from mmtrt.deploy.preflight import Machine, look, mismatches, room
 from mmtrt.deploy.request import DeployRequest, Notes
-from mmtrt.deploy.shapes import profile_for
-from mmtrt.deploy.standing import fits, of_document, rolled_back, verified
+from mmtrt.deploy.shapes import profile_for, spec_of
+from mmtrt.deploy.standing import fits, of_document, previous_name, rolled_back, verified
 from mmtrt.engine.flavours import Flavour
 from mmtrt.engine.targets import Target
 from mmtrt.errors import InputError, MachineError, UsageError
@@ -113,7 +114,7 @@ class _Deploy:
         """Go through all steps; nothing but the last one changes what runs."""
         current = self.directory.current()
         self._check_successor(current)
-        spec = self._spec()
+        spec = spec_of(self.manifest.spec)
         self.machine = look()
         chosen = self._chosen(spec)
         check_plugins(self.manifest, chosen.target.plugins)
@@ -121,7 +122,7 @@ class _Deploy:
         self._told((*chosen.mismatches, *engines.unfitting(self.manifest, wanted)))
         if self.request.until == "build":
             result = self._result(wanted, self._made(wanted), None)
-            return replace(result, state="built, not run", version_directory="")
+            return replace(result, state="built, not run", version_directory="", notes=self.notes.all())
         ready, found = self._ran(spec, wanted)
         for text in found.notes:
             self.notes(text)
@@ -153,14 +154,6 @@ class _Deploy:
                 fix="--rollback goes back to the version before; --allow-downgrade lets an older bundle in.",
             )
 
-    def _spec(self) -> ModelSpec:
-        try:
-            return ModelSpec.from_json(self.manifest.spec)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise InputError(
-                f"the bundle's spec can't be read: {type(error).__name__}: {error}", fix="Make the bundle again."
-            ) from error
-
     def _chosen(self, spec: ModelSpec) -> Chosen:
         targets = targets_of(self.manifest)
 
@@ -179,8 +172,7 @@ class _Deploy:
         return chosen
 
     def _wanted(self, spec: ModelSpec, name: str, target: Target, flavour: Flavour) -> Wanted:
-        precision = self.manifest.targets[name].precision
-        model = self.manifest.models[precision]
+        precision, model = self.manifest.targets[name].precision, self._model(name)
         return Wanted(
             onnx=self.part / BUNDLE / model.path,
             digest=model.digest,
@@ -194,12 +186,17 @@ class _Deploy:
             model={"source": spec.source, "digest": spec.digest, "versions": dict(spec.versions)},
         )
 
+    def _model(self, target: str) -> BundledOnnx:
+        return self.manifest.models[self.manifest.targets[target].precision]
+
     # ---- the engine
 
     def _ran(self, spec: ModelSpec, wanted: Wanted) -> tuple[ReadyEngine, Measured]:
         """Run the bundle's engine where one fits, else, or where this machine can't load it, one that is built."""
         reused = engines.from_bundle(self.part / BUNDLE, self.manifest, wanted, self.part, self.notes)
         if reused is not None:
+            if not self.bundle.signed_by:
+                self.notes("the bundle's engine is native code, and nobody's signature was asked for")
             try:
                 return reused, self._measured(reused, spec, wanted)
             except MachineError as error:
@@ -208,6 +205,10 @@ class _Deploy:
         return made, self._measured(made, spec, wanted)
 
     def _made(self, wanted: Wanted) -> ReadyEngine:
+        # A parser opens the files that an ONNX names, and loads what its operators ask for.
+        model = self._model(wanted.target)
+        check_external_data(wanted.onnx, data_locations(model))
+        check_operators(wanted.onnx, self.manifest.plugins)
         self.request.stage(f"engine for {wanted.target} with {wanted.flavour}")
         seeds = {
             engines.timing_name(row.flavor, row.flavor_version, row.gpu, row.compute_capability): self.part
@@ -219,7 +220,7 @@ class _Deploy:
 
     def _engine_bytes(self, target: str) -> int:
         """Return what an engine may take, in the cache and in the version, by the weights of its ONNX."""
-        model = self.manifest.models[self.manifest.targets[target].precision]
+        model = self._model(target)
         return 2 * (_KERNELS_BYTES + sum(self.manifest.files[name].bytes for name in (model.path, *model.data)))
 
     def _measured(self, ready: ReadyEngine, spec: ModelSpec, wanted: Wanted) -> Measured:
@@ -231,7 +232,7 @@ class _Deploy:
             spec=spec,
             precision=wanted.precision,
             digest=ready.manifest.engine_digest,
-            budget=self.manifest.models[self.manifest.targets[wanted.target].precision].budget,
+            budget=self._model(wanted.target).budget,
             profile=ready.manifest.profile,
             cache=self.directory.cache,
             duration_s=self.request.duration_s,
@@ -239,6 +240,17 @@ class _Deploy:
         return measured(golden)
 
     # ---- the end
+
+    def _before(self, current: Version | None) -> str:
+        """Return the version to go back to: the one that stands, or where it was altered the one before it."""
+        if current is None:
+            return ""
+        try:
+            verified(current, None)
+        except InputError as error:
+            self.notes(f"{current.path.name} is nothing to go back to: {error.message}")
+            return previous_name(current)
+        return current.path.name
 
     def _result(self, wanted: Wanted, ready: ReadyEngine, current: Version | None) -> DeployResult:
         name = self.directory.next_name(self.manifest.name, self.manifest.version, self.bundle.digest)
@@ -258,9 +270,8 @@ class _Deploy:
             flavor_version=wanted.flavour.version,
             build_s=ready.build_s,
             mismatches=self.mismatches,
-            previous=current.path.name if current is not None else "",
+            previous=self._before(current),
             machine=self.machine.to_json(),
-            notes=self.notes.all(),
         )
 
     def _judged(self, result: DeployResult, found: Measured, wanted: Wanted) -> DeployResult:
@@ -274,7 +285,7 @@ class _Deploy:
         if why:
             self.notes(why)
             return replace(result, state="rejected", version_directory="", notes=self.notes.all())
-        result = replace(result, switched=True)
+        result = replace(result, switched=True, notes=self.notes.all())
         write_json(self.part / DOCUMENT, result.to_json())
         self.request.stage("switch")
         self.directory.switch(self.directory.publish(self.part, result.version_directory))

@@ -15,7 +15,7 @@ from pathlib import Path
 from mmtrt.artifacts import machine_errors
 from mmtrt.errors import MachineError, UsageError
 
-__all__ = ["BUNDLE", "DOCUMENT", "ENGINE", "Directory", "Version", "opened", "part_of", "sync", "sync_tree"]
+__all__ = ["BUNDLE", "DOCUMENT", "ENGINE", "Directory", "Version", "opened", "part_of", "remove", "sync", "sync_tree"]
 
 BUNDLE, ENGINE, DOCUMENT = "bundle", "model.engine", "deployed.json"
 _LOCK, _VERSIONS, _CACHE, _CURRENT = ".deploy.lock", "versions", "cache", "current"
@@ -139,7 +139,7 @@ class Directory:
             part = version.path.with_name(f".{secrets.token_hex(8)}.part")
             with contextlib.suppress(OSError):
                 version.path.rename(part)
-                _remove(part)
+                remove(part)
         return [version.path.name for version in gone]
 
     def sweep(self) -> None:
@@ -148,7 +148,7 @@ class Directory:
         for folder in folders:
             for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
                 if _PART.fullmatch(path.name):
-                    _remove(path)
+                    remove(path)
 
 
 @contextlib.contextmanager
@@ -161,10 +161,11 @@ def part_of(folder: Path) -> Iterator[Path]:
         try:
             yield part
         finally:
-            _remove(part)
+            remove(part)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder; what may not be removed stays."""
     if path.is_symlink() or path.is_file():
         with contextlib.suppress(OSError):
             path.unlink()
@@ -173,16 +174,16 @@ def _remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def opened(root: Path, *, made: bool = True) -> Iterator[Directory]:
+def opened(root: Path) -> Iterator[Directory]:
     """Give a deployment's directory to this process alone, swept; MachineError where another deploy is at work.
 
-    It is made where it is missing and `made` is true. UsageError where it holds something else.
+    It is made where it is missing. UsageError where it holds something else.
     """
     with machine_errors(str(root)):
-        if made and not root.is_dir():
+        if not root.is_dir():
             root.mkdir(parents=True, exist_ok=True)
             sync(root.resolve().parent)
-        if not (root / _LOCK).exists() and (not root.is_dir() or any(root.iterdir())):
+        if not (root / _LOCK).exists() and any(root.iterdir()):
             raise UsageError(
                 f"{root} is no directory of a deployment", fix="Give an empty or a new directory, or an earlier one."
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -12,8 +11,9 @@ from typing import Any, Literal
 
 import mmtrt
 from mmtrt.artifacts import key_of, machine_errors
-from mmtrt.bundle.manifest import BundledEngine, Manifest
-from mmtrt.deploy.directory import part_of, sync, sync_tree
+from mmtrt.bundle.host_code import check_engine_code
+from mmtrt.bundle.manifest import MANIFEST_BYTES, BundledEngine, Manifest
+from mmtrt.deploy.directory import part_of, remove, sync, sync_tree
 from mmtrt.engine import manifest as manifests
 from mmtrt.engine.build import BuildOptions, build_engine, int8_kept
 from mmtrt.engine.flavours import Flavour, GpuInfo
@@ -140,10 +140,19 @@ def _apart(engine: BundledEngine, wanted: Wanted) -> Iterator[tuple[str, str, st
 def from_bundle(
     bundle: Path, manifest: Manifest, wanted: Wanted, folder: Path, note: Callable[[str], None]
 ) -> ReadyEngine | None:
-    """Put the bundle's engine into `folder` where it fits exactly; else None, and `note` is told what differs."""
+    """Put the bundle's engine into `folder` where it fits exactly; else None, and `note` is told what differs.
+
+    InputError where it carries native code that it was not asked to carry.
+    """
     engine = bundled(manifest, wanted)
     if engine is None:
         return None
+    if wanted.options.version_compatible:
+        note(f"the bundle's engine {engine.path} is not used: it brings a runtime of its own, and one is built here")
+        return None
+    if manifest.files[engine.manifest].bytes > MANIFEST_BYTES:
+        raise InputError(f"the bundle's {engine.manifest} has more than {MANIFEST_BYTES} bytes", fix="Make it again.")
+    check_engine_code(bundle / engine.path)
     target = folder / _ENGINE
     shutil.copyfile(bundle / engine.path, target)
     shutil.copyfile(bundle / engine.manifest, manifest_path(target))
@@ -189,7 +198,7 @@ def made(cache: Path, wanted: Wanted, seeds: Mapping[str, Path], note: Callable[
             return ReadyEngine(path=folder / _ENGINE, how="cached", manifest=manifests.read(folder / _ENGINE))
         note(f"an engine in the cache is not used: {differs}")
         shutil.rmtree(folder, ignore_errors=True)
-    return _build(cache, folder, wanted, seeds, note)
+    return _build_into(cache, folder, wanted, seeds, note)
 
 
 def timing_name(flavour: str, version: str, gpu: str, capability: str) -> str:
@@ -197,7 +206,7 @@ def timing_name(flavour: str, version: str, gpu: str, capability: str) -> str:
     return key_of({"flavor": flavour, "version": version, "gpu": gpu, "compute_capability": capability})[:32]
 
 
-def _build(
+def _build_into(
     cache: Path, folder: Path, wanted: Wanted, seeds: Mapping[str, Path], note: Callable[[str], None]
 ) -> ReadyEngine:
     with part_of(folder.parent) as part:
@@ -271,9 +280,8 @@ def forget(cache: Path, wanted: Wanted) -> None:
 
 
 def tidy(cache: Path, most: int) -> None:
-    """Keep the engines in the cache that were used last."""
-    folder = cache / "engines"
-    found = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
-    for path in found[: max(len(found) - most, 0)]:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(path)
+    """Keep what was used last in the cache: that many engines, and as many files of what a runtime compiled."""
+    for folder in (cache / "engines", cache / "runtime"):
+        found = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
+        for path in found[: max(len(found) - most, 0)]:
+            remove(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,16 +12,16 @@ from typing import Any
 from mmtrt.bench.contenders import Contender
 from mmtrt.bench.measure import measure
 from mmtrt.deploy.shapes import fitting
-from mmtrt.errors import SampleError
+from mmtrt.errors import InputError, SampleError, UsageError
 from mmtrt.isolation import run_isolated
 from mmtrt.parity.budget import PHRASES, out_of_bound
 from mmtrt.parity.compare import Side, compare
 from mmtrt.parity.stress_budget import split_budget
 from mmtrt.parity.verdict import whole_verdict
-from mmtrt.results import CheckResult, OutputResult
+from mmtrt.results import BenchRow, CheckResult, OutputResult
 from mmtrt.runtimes.saved import SavedRunner
 from mmtrt.runtimes.tensorrt import TensorRTRunner
-from mmtrt.samples import OUTPUT, SampleSet, batches, checked, largest_batch, open_set, split_label, with_prefix
+from mmtrt.samples import OUTPUT, Sample, SampleSet, batches, checked, largest_batch, open_set, split_label, with_prefix
 from mmtrt.tensors import Array, ModelSpec, Profile
 
 __all__ = ["Golden", "Measured", "measured"]
@@ -82,44 +83,47 @@ def _measured(golden: Golden) -> Measured:
             "no golden sample of the bundle has the shape that this engine takes",
             fix="Make the bundle with golden samples of the usual shape.",
         )
-    size = min([largest_batch(golden.spec, _BATCH), *(span.max[0] for span in golden.profile.values() if span.max)])
     bounds, left_out = _bounds(golden.budget)
-    notes = [f"{key} is not held to by golden samples: no labels or phrases" for key in left_out]
+    result, notes = on_these(_compared(golden, samples, taken, bounds))
+    notes += [f"{key} is not held to by golden samples: no labels or phrases" for key in left_out]
     if len(taken) < len(every):
-        notes.append(f"the engine takes the shape of {len(taken)} golden samples, and of {len(every)} there are")
-    (found,) = compare(
-        Side(what="the golden samples", runner=_recorded(samples, golden.spec), precision="fp32"),
-        [Side(what=golden.engine.name, runner=_runner(golden), precision=golden.precision, budget=bounds)],
-        batches(taken, golden.spec, size=size),
-        heads=golden.spec.heads,
-    )
-    result, unsure = on_these(found)
-    if result.verdict != "pass":
-        return Measured(
-            verdict=result.verdict,
-            runs=result.candidate.runs,
-            parity=result.to_json(),
-            latency=None,
-            p50_ms=float("nan"),
-            notes=(*notes, *unsure),
-        )
-    first = next(iter(batches(taken, golden.spec, size=1)))
-    contender = Contender(
-        file=golden.engine.name, runner=_runner(golden), precision=golden.precision, digest=golden.digest
-    )
-    (row,) = measure([contender], first.feeds, duration_s=golden.duration_s).results
+        notes.append(f"the engine takes the shape of {len(taken)} golden samples, and there are {len(every)}")
+    row = _timed(golden, taken) if result.verdict == "pass" else None
     return Measured(
-        verdict="pass",
+        verdict=result.verdict,
         runs=result.candidate.runs,
         parity=result.to_json(),
-        latency=row.to_json(),
-        p50_ms=row.p50_ms,
-        notes=(*notes, *unsure),
+        latency=None if row is None else row.to_json(),
+        p50_ms=math.nan if row is None else row.p50_ms,
+        notes=tuple(notes),
     )
 
 
-def _runner(golden: Golden) -> TensorRTRunner:
-    return TensorRTRunner(golden.engine)
+def _compared(golden: Golden, samples: SampleSet, taken: list[Sample], bounds: Mapping[str, float]) -> CheckResult:
+    size = min([largest_batch(golden.spec, _BATCH), *(span.max[0] for span in golden.profile.values() if span.max)])
+    engine = golden.engine.name
+    try:
+        (found,) = compare(
+            Side(what="the golden samples", runner=_recorded(samples, golden.spec), precision="fp32"),
+            [Side(what=engine, runner=TensorRTRunner(golden.engine), precision=golden.precision, budget=bounds)],
+            batches(taken, golden.spec, size=size),
+            heads=golden.spec.heads,
+        )
+    except UsageError as error:
+        # Here nobody wrote it on a command line.
+        raise InputError(f"the bundle's budget: {error.message}", fix=error.fix) from error
+    return found
+
+
+def _timed(golden: Golden, taken: list[Sample]) -> BenchRow:
+    first = next(iter(batches(taken, golden.spec, size=1)))
+    contender = Contender(
+        file=golden.engine.name,
+        runner=TensorRTRunner(golden.engine),
+        precision=golden.precision,
+        digest=golden.digest,
+    )
+    return measure([contender], first.feeds, duration_s=golden.duration_s).results[0]
 
 
 def _recorded(samples: SampleSet, spec: ModelSpec) -> SavedRunner:
@@ -135,7 +139,10 @@ def _recorded(samples: SampleSet, spec: ModelSpec) -> SavedRunner:
 
 def _bounds(budget: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
     """Return the bounds that golden samples can be held to, and those that need labels or phrases."""
-    bounds, _ = split_budget(budget)
+    try:
+        bounds, _ = split_budget(budget)
+    except UsageError as error:
+        raise InputError(f"the bundle's budget: {error.message}", fix=error.fix) from error
     others = [key for key in bounds if key.endswith("_drop") or key.rpartition(":")[2] == PHRASES]
     return {key: bound for key, bound in bounds.items() if key not in others}, others
 
@@ -160,4 +167,4 @@ def on_these(found: CheckResult) -> tuple[CheckResult, list[str]]:
 
 def _out(output: OutputResult, metric: str, bound: float) -> bool:
     value = output.metrics.get(metric)
-    return bool(out_of_bound(metric, float("nan") if value is None else value, bound))
+    return bool(out_of_bound(metric, math.nan if value is None else value, bound))

@@ -16,6 +16,7 @@ from engine_stand_in.plan import pack
 
 __all__ = [
     "Builder",
+    "BuilderFlag",
     "IBuilderConfig",
     "INetworkDefinition",
     "IOptimizationProfile",
@@ -25,6 +26,10 @@ __all__ = [
     "NetworkDefinitionCreationFlag",
     "OnnxParser",
 ]
+
+
+class BuilderFlag(_Numbered):
+    VERSION_COMPATIBLE = 0
 
 
 class MemoryPoolType(_Numbered):
@@ -121,6 +126,9 @@ class IBuilderConfig:
         self._timing: ITimingCache | None = None
 
     def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
+        pass
+
+    def set_flag(self, flag: BuilderFlag) -> None:
         pass
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:

@@ -6,6 +6,7 @@ import os
 
 from engine_stand_in.builder import (
     Builder,
+    BuilderFlag,
     IBuilderConfig,
     INetworkDefinition,
     IOptimizationProfile,
@@ -35,6 +36,7 @@ from engine_stand_in.names import (
 
 __all__ = [
     "Builder",
+    "BuilderFlag",
     "DataType",
     "Dims",
     "EngineInspector",
