@@ -23,8 +23,8 @@ from mmtrt.zoo.training.lesson import SEEING, Lesson
 from mmtrt.zoo.training.loop import Schedule, Task
 from mmtrt.zoo.training.pictures import READING, PictureReader, picture_loss, things_read
 
-# Not 4 channels: on a CPU with AVX2 but no AVX-512, the backward pass of a strided 1x1 convolution over 4 channels
-# writes beyond its memory where channels come last (oneDNN in PyTorch 2.13), and the process dies.
+# Not 4 channels: on a CPU with AVX2 but no AVX-512, the backward pass of a strided 1x1 convolution over so few writes
+# beyond its memory where channels come last (oneDNN in PyTorch 2.13), and the process dies.
 TINY = VqaConfig(width=16, heads=2, hidden=16, channels=(8, 8, 8), residual_blocks=1, text_blocks=1, fusion_blocks=1)
 
 
