@@ -44,7 +44,10 @@ Name = Annotated[str, Field(max_length=100)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # An infinity within what is free is an error where it is written, not a null.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
 
 
 class Entry(_Frozen):
@@ -155,8 +158,17 @@ class Manifest(_Frozen):
         return [*models, *engines, *caches, *made, *self.labels.values()]
 
     def to_bytes(self) -> bytes:
-        """Return the file's bytes, the same for the same content."""
-        return (json_text(self.model_dump(mode="json", by_alias=True)) + "\n").encode()
+        """Return the file's bytes, the same for the same content; InputError where a reader would refuse them."""
+        try:
+            data = (json_text(self.model_dump(mode="json", by_alias=True)) + "\n").encode()
+            plain_json(data)
+        except ValueError as error:
+            raise InputError(f"the manifest of {self.name} can't be written: {error}", fix=_LOOK) from error
+        if len(data) > MANIFEST_BYTES:
+            raise InputError(
+                f"the manifest of {self.name} has {len(data)} bytes, more than {MANIFEST_BYTES}", fix=_LOOK
+            )
+        return data
 
 
 def parse_manifest(data: bytes, what: str) -> Manifest:
@@ -171,6 +183,7 @@ def parse_manifest(data: bytes, what: str) -> Manifest:
         raise InputError(f"the manifest of {what} can't be read: {error}"[:500], fix=_MEND) from error
 
 
+_LOOK = "Look for it in the recipe, and in what the model's export says of it."
 _MEND = "It was made by another version of mmtrt, or by something else: make the bundle again."
 
 

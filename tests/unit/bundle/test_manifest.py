@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mmtrt.bundle.canonical import FILE_BYTES, FILES, check_names
-from mmtrt.bundle.manifest import check_plugins, parse_manifest, refuse_older, version_key
+from mmtrt.bundle.manifest import MANIFEST_BYTES, check_plugins, parse_manifest, refuse_older, version_key
 from mmtrt.bundle.plain_json import DEPTH, VALUES, plain_json
 from mmtrt.errors import InputError
 
@@ -175,6 +175,22 @@ def test_numbers_of_files_and_bytes_are_bounded() -> None:
 def test_a_manifest_is_checked_when_it_is_made_too() -> None:
     with pytest.raises(ValidationError, match="differ in case only"):
         manifest_of(contents() | {"Preprocessing.json": b""})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "why"),
+    [
+        ({"text": "\x1b[2J"}, "control character"),
+        ({"text": "one\r\ntwo"}, "control character"),
+        ({"text": "x" * MANIFEST_BYTES}, "more than 4194304"),
+        ({"list": [0] * VALUES}, "more than 200000 values"),
+        ({"text": float("inf")}, "can't be written"),
+        ({"text": object()}, "can't be written"),
+    ],
+)
+def test_a_manifest_that_would_be_refused_is_not_written(recipe: dict[str, Any], why: str) -> None:
+    with pytest.raises(InputError, match=f"the manifest of vqa .*{why}"):
+        manifest_of(contents(), recipe=recipe).to_bytes()
 
 
 @pytest.mark.parametrize(
