@@ -115,7 +115,7 @@ def by_onnx(message: Any) -> Named:
         if part.DESCRIPTOR.name == "TensorProto" and part.external_data:
             told = {entry.key: entry.value for entry in part.external_data}
             length = int(told["length"]) if "length" in told else None
-            out.places.add(Place(told["location"], int(told["offset"]), length))
+            out.places.add(Place(told["location"], int(told.get("offset", 0)), length))
         elif part.DESCRIPTOR.name == "NodeProto":
             out.operators.add((part.domain, part.op_type))
         elif part.DESCRIPTOR.name == "FunctionProto":
