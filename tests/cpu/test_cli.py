@@ -18,7 +18,7 @@ import mmtrt as package
 
 Done = subprocess.CompletedProcess
 Mmtrt = Callable[..., "Done[str]"]
-COMMANDS = ("export", "build", "check", "sensitivity", "bench", "run", "inspect", "doctor")
+COMMANDS = ("export", "build", "check", "sensitivity", "bench", "run", "inspect", "doctor", "bundle")
 RECIPE = """
 description = "tests"
 

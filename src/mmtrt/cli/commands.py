@@ -230,7 +230,7 @@ def inspect(
         from mmtrt.pipeline.bundle_facts import bundle_facts_view, inspect_bundle
 
         told = inspect_bundle(file)
-        show.result(told, facts_view(bundle_facts_view(told)))
+        show.result(told, facts_view({} if json else bundle_facts_view(told)))
         return
     from mmtrt.pipeline.inspecting import inspect_file, inspect_view
 

@@ -36,13 +36,13 @@ def bundle_facts_view(found: Mapping[str, Any]) -> dict[str, str]:
     """Return names and values for people; InputError where parts that the manifest leaves open are not as written."""
     try:
         rows = _rows(found, Manifest.model_validate(found["manifest"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        # Whoever made it may be anybody: no text of it moves the cursor.
+        return {_printable(name): _printable(value) for name, value in rows.items() if value}
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"the manifest of {found['file']} can't be shown: {type(error).__name__}: {error}"[:500],
             fix="It was made by another version of mmtrt: `mmtrt inspect --json` shows it as it is.",
         ) from error
-    # Whoever made it may be anybody: no text of it moves the cursor.
-    return {_printable(name): _printable(value) for name, value in rows.items() if value}
 
 
 def _printable(text: str) -> str:

@@ -12,10 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from mmtrt.artifacts import machine_errors
 from mmtrt.bundle.archive import write_bundle
-from mmtrt.bundle.manifest import Plain
+from mmtrt.bundle.manifest import MANIFEST_BYTES, Manifest, Plain, parse_manifest
 from mmtrt.engine.flavours import Flavour, choose, gpu
 from mmtrt.engine.targets import Target, load_target
-from mmtrt.errors import MachineError, MeasurementError, RecipeError
+from mmtrt.errors import InputError, MachineError, MeasurementError, RecipeError
 from mmtrt.export.parts import PipelineSource, open_source
 from mmtrt.export.sources import Source
 from mmtrt.pipeline.building import Prepared, prepare_stage
@@ -65,7 +65,8 @@ def bundle_recipe(context: Context, recipe: Recipe, out: str, key: Key | None = 
     context.stage(f"pack {recipe.name} {recipe.bundle.version}")
     with machine_errors("a temporary folder"), TemporaryDirectory(prefix="mmtrt-bundle-") as scratch:
         files, manifest = packed(made, Path(scratch))
-        signature = key.sign(manifest.to_bytes()) if key else None
+        content = _readable(manifest)
+        signature = key.sign(content) if key else None
         digest = write_bundle(place.path, files, manifest, signature, tar=place.tar)
     return BundleResult(
         path=str(place.path),
@@ -82,6 +83,24 @@ def bundle_recipe(context: Context, recipe: Recipe, out: str, key: Key | None = 
         cached=cached,
         wall_s=round(time.perf_counter() - start, 3),
     )
+
+
+def _readable(manifest: Manifest) -> bytes:
+    """Return a manifest's bytes; RecipeError where whoever opens the bundle would refuse them."""
+    content = manifest.to_bytes()
+    if len(content) > MANIFEST_BYTES:
+        raise RecipeError(
+            f"the manifest would have {len(content)} bytes, and {MANIFEST_BYTES} are the most",
+            fix="Bundle fewer targets, or with fewer kinds under parity.stress.",
+        )
+    try:
+        parse_manifest(content, manifest.name)
+    except InputError as error:
+        raise RecipeError(
+            f"a bundle can't be made, since nobody could open it: {error.message}",
+            fix="Texts of recipe and model may hold no control characters.",
+        ) from error
+    return content
 
 
 def _stages(

@@ -210,6 +210,7 @@ def test_it_is_written_over_no_other_thing(recipe: Path, cli: Cli) -> None:
         ([("golden = 4", 'golden = 4\nplugins = ["libodd.so"]')], ["any-rtx does not allow", "libodd.so"]),
         ([("[model]", f'name = "{"long" * 20}"\n[model]')], ["no name in a bundle"]),
         ([("golden = 4", "golden = 4\nprecisions.orin = 'fp32'")], ["orin", "orin-nano"]),
+        ([("[model]", 'description = "a \\u001b[2Jmodel"\n[model]')], ["nobody could open it", "control character"]),
     ],
 )
 def test_a_recipe_that_can_t_be_bundled_is_refused(

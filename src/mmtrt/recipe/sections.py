@@ -1,34 +1,19 @@
-"""A recipe: one TOML file, one deployment. Frozen; an unknown key is refused, with the nearest known one."""
+"""The sections of a recipe, each frozen; an unknown key is refused."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mmtrt.artifacts import key_of
-from mmtrt.errors import RecipeError
 from mmtrt.metrics import KINDS, TASK_METRICS
 from mmtrt.results import STRESS_KINDS
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 __all__ = [
+    "WIDEST_FIRST",
     "Bench",
     "Bundle",
     "Calibration",
@@ -36,12 +21,11 @@ __all__ = [
     "Parity",
     "Part",
     "Precision",
-    "Recipe",
+    "Section",
     "Stored",
     "Target",
     "Triton",
-    "load_recipe",
-    "resolved",
+    "check_known",
 ]
 
 Span = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
@@ -49,11 +33,13 @@ Span = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """What all have in common."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
-class Model(_Section):
+class Model(Section):
     """What is exported: `zoo:NAME` or `package.module:factory`, and the ranges of its dynamic sizes.
 
     `checkpoint` is a file of trained weights for it.
@@ -73,7 +59,7 @@ class Model(_Section):
         return ranges
 
 
-class Precision(_Section):
+class Precision(Section):
     """The precisions to build; for INT8 the calibration method, what is covered and refined, and what is kept out.
 
     `coverage` "engine" makes INT8 what the engine gains by, "wide" all weighted layers but the last, "full" attention's
@@ -88,14 +74,14 @@ class Precision(_Section):
     keep: tuple[str, ...] = ()
 
 
-class Calibration(_Section):
+class Calibration(Section):
     """The calibration set: its name or path; without one, that which the export writes beside the model."""
 
     set: str | None = None
     count: Annotated[int, Field(gt=0)] | None = None
 
 
-class Parity(_Section):
+class Parity(Section):
     """The parity set, what each head is and its task metrics, and the budget per precision: `"answer:sqnr_db" = 20`.
 
     `heads` maps an output to its kind, one of `mmtrt.metrics.KINDS`: `answer = "classes"`. `stress` names the kinds of
@@ -113,14 +99,14 @@ class Parity(_Section):
     @classmethod
     def _stress_kinds(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
         for kind in kinds:
-            _check_known("stress", kind, STRESS_KINDS)
+            check_known("stress", kind, STRESS_KINDS)
         return tuple(kind for kind in STRESS_KINDS if kind in kinds)
 
     @field_validator("heads")
     @classmethod
     def _kinds(cls, heads: dict[str, str]) -> dict[str, str]:
         for kind in heads.values():
-            _check_known("kind of head", kind, KINDS)
+            check_known("kind of head", kind, KINDS)
         return heads
 
     @field_validator("metrics", mode="before")
@@ -135,18 +121,19 @@ class Parity(_Section):
     def _known(cls, metrics: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         for names in metrics.values():
             for name in names:
-                _check_known("task metric", name, TASK_METRICS)
+                check_known("task metric", name, TASK_METRICS)
         return metrics
 
 
-def _check_known(what: str, name: str, known: Collection[str]) -> None:
+def check_known(what: str, name: str, known: Collection[str]) -> None:
+    """Raise ValueError for a name that is not known, with the nearest one."""
     if name not in known:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
         raise ValueError(f"there is no {what} {name!r}: {hint}")
 
 
-class Bench(_Section):
+class Bench(Section):
     """How long each file is measured, in seconds, and at which sizes; sizes not named are the usual ones.
 
     `sweep`, `scenario` and `against` ask for one measurement more, as `mmtrt bench` makes it: of the engines where they
@@ -173,7 +160,7 @@ class Bench(_Section):
         return told
 
 
-class Target(_Section):
+class Target(Section):
     """Where the engine will live: a name in engines/targets or a path, and TensorRT's flavour."""
 
     name: str | None = None
@@ -183,7 +170,7 @@ class Target(_Section):
 Stored = Literal["fp32", "fp16", "int8"]
 
 
-class Triton(_Section):
+class Triton(Section):
     """How an NVIDIA Triton server runs the model, for `mmtrt triton`.
 
     `precision` is the narrowest that is built unless it is said. `backend` "auto" serves the TensorRT engine where
@@ -223,10 +210,11 @@ class Triton(_Section):
         return self
 
 
-_WIDEST_FIRST: tuple[Stored, ...] = ("fp32", "fp16", "int8")
+WIDEST_FIRST: tuple[Stored, ...] = ("fp32", "fp16", "int8")
+"""The narrowest of what is built is the last one of these."""
 
 
-class Part(_Section):
+class Part(Section):
     """What holds for one part of a model in several; what is not said is as for the whole.
 
     `narrowest` is the least precision that the part may have: with "fp16" it stays FP16 where the others are INT8.
@@ -242,10 +230,10 @@ class Part(_Section):
 
     def precision_in(self, chain: Stored) -> Stored:
         """Return the part's precision where the others are built in `chain`."""
-        return min(chain, self.narrowest, key=_WIDEST_FIRST.index)
+        return min(chain, self.narrowest, key=WIDEST_FIRST.index)
 
 
-class Bundle(_Section):
+class Bundle(Section):
     """What `mmtrt bundle` packs: a version, the machines it is for, and what each of them runs.
 
     `targets` are names in engines/targets or paths; without any it is the recipe's own. `precision` is what they run,
@@ -268,116 +256,3 @@ class Bundle(_Section):
         if len(set(targets)) < len(targets):
             raise ValueError("a target is named twice")
         return targets
-
-
-class Recipe(_Section):
-    """One deployment, whole; `parts` is for sources in several parts."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    description: str = ""
-    model: Model
-    precision: Precision = Precision()
-    calibration: Calibration = Calibration()
-    parity: Parity = Parity()
-    bench: Bench = Bench()
-    target: Target = Target()
-    parts: dict[str, Part] = {}
-    bundle: Bundle = Bundle()
-    triton: Triton = Triton()
-
-    @field_validator("bundle")
-    @classmethod
-    def _built(cls, bundle: Bundle, info: ValidationInfo) -> Bundle:
-        for target in bundle.precisions:
-            _check_known("target", target, bundle.targets)
-        # Absent where it is wrong itself, which is told first.
-        precision: Precision | None = info.data.get("precision")
-        for told in (bundle.precision, *bundle.precisions.values()):
-            if told is not None and precision is not None and told not in precision.build:
-                raise ValueError(f"{told} is not built: precision.build is {', '.join(precision.build)}")
-        return bundle
-
-    def bundled_precision(self, target: str) -> Stored:
-        """Return what a target of the bundle runs."""
-        narrowest = max(self.precision.build, key=_WIDEST_FIRST.index)
-        return self.bundle.precisions.get(target, self.bundle.precision or narrowest)
-
-    @field_validator("triton")
-    @classmethod
-    def _served(cls, triton: Triton, info: ValidationInfo) -> Triton:
-        precision: Precision | None = info.data.get("precision")
-        if triton.precision is not None and precision is not None and triton.precision not in precision.build:
-            raise ValueError(f"{triton.precision} is not built: precision.build is {', '.join(precision.build)}")
-        target: Target | None = info.data.get("target")
-        if triton.backend == "tensorrt" and target is not None and target.flavor == "tensorrt-rtx":
-            raise ValueError("Triton runs no engine of TensorRT-RTX, and target.flavor asks for one")
-        return triton
-
-    @property
-    def served_precision(self) -> Stored:
-        """What a Triton server runs: what the recipe says, else the narrowest that is built."""
-        narrowest = max(self.precision.build, key=_WIDEST_FIRST.index)
-        return self.triton.precision or narrowest
-
-    def part(self, name: str) -> Part:
-        """Return what is said of a part; the defaults where nothing is."""
-        return self.parts.get(name, Part())
-
-    def precision_of(self, part: str) -> Precision:
-        """Return how a part is built: as all are, but for what is said of it."""
-        own = self.part(part).model_dump(include={"method", "coverage", "refine", "keep"})
-        return self.precision.model_copy(update={name: value for name, value in own.items() if value is not None})
-
-    @property
-    def digest(self) -> str:
-        """Digest of the resolved recipe, defaults filled in."""
-        return key_of(self.model_dump(mode="json"))
-
-
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe; RecipeError names the file, the key and the nearest known one."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        beside = [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        near = get_close_matches(path.name, beside, n=1)
-        hint = f"Did you mean {path.parent / near[0]}?" if near else "Recipes lie in engines/recipes/."
-        raise RecipeError(f"there is no recipe {path}", fix=hint) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"can't read {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path} is no valid TOML: {error}") from error
-    try:
-        return Recipe.model_validate({"name": path.stem, **data})
-    except ValidationError as error:
-        raise _readable(path, error) from None
-
-
-def _readable(path: Path, error: ValidationError) -> RecipeError:
-    errors = error.errors()
-    # A misspelt key is told before the key that is missing for it.
-    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        known = sorted(_keys(first["loc"][:-1]))
-        key = str(first["loc"][-1])
-        near = get_close_matches(key, known, n=1)
-        fix = f"Did you mean {near[0]!r}?" if near else f"Known here are {', '.join(known)}."
-        return RecipeError(f"{path}: unknown key {where!r}", fix=fix)
-    if first["type"] == "missing":
-        return RecipeError(f"{path}: {where!r} is missing", fix="See engines/recipes/ for complete ones.")
-    message = first["msg"].removeprefix("Value error, ")
-    return RecipeError(f"{path}: {where!r}: {message}", fix=f"It is {first['input']!r}.")
-
-
-def _keys(location: tuple[int | str, ...]) -> Iterator[str]:
-    section: Any = Recipe
-    for part in location:
-        # The keys of [parts] are the parts' names, known to the model alone.
-        section = Part if section == dict[str, Part] else section.model_fields[str(part)].annotation
-    yield from section.model_fields
-
-
-def resolved(recipe: Recipe) -> Mapping[str, Any]:
-    """Return the recipe as JSON data with its digest: what goes into each artifact."""
-    return {"digest": recipe.digest, **recipe.model_dump(mode="json")}
