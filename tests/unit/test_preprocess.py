@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import zlib
@@ -126,6 +127,12 @@ def ppm(pixels: np.ndarray) -> bytes:
     return b"P6 # a comment\n%d %d\n255\n" % (pixels.shape[1], pixels.shape[0]) + pixels.tobytes()
 
 
+def npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=True)
+    return stream.getvalue()
+
+
 def bmp(pixels: np.ndarray, upwards: bool) -> bytes:
     height, width = pixels.shape[:2]
     rows = np.zeros((height, (3 * width + 3) // 4 * 4), np.uint8)
@@ -163,6 +170,10 @@ def test_a_grey_map_is_read(tmp_path: Path) -> None:
         (b"P6 6 4 65535\n" + bytes(144), "its largest value is 65535"),
         (bmp(PICTURE, True)[:-1], "bytes of pixels"),
         (b"\x93NUMPY\1\0\x02\0{}", "is broken"),
+        (npy(np.array([{}])), "is broken: Object arrays"),
+        (npy(PICTURE)[:-1], "is broken"),
+        (npy(PICTURE).replace(b"(4, 6, 3)", b"(4, 9**3)"), "is broken"),
+        (npy(PICTURE).replace(b"(4, 6, 3), }" + b" " * 9, b"(4" + b"0" * 14 + b",), }"), "is broken"),
     ],
 )
 def test_a_broken_picture_is_told(data: bytes, said: str, tmp_path: Path) -> None:

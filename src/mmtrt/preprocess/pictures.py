@@ -36,7 +36,7 @@ def read_picture(path: Path) -> Pixels:
             return _pnm(data, found)
         if data.startswith(_BMP) and _plain_bmp(data):
             return _bmp(data)
-    except ValueError as error:
+    except (ValueError, EOFError, MemoryError) as error:
         raise _broken(path, error) from error
     return _by_pillow(path, data)
 

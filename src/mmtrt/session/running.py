@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from mmtrt.bundle.opening import Trust
 from mmtrt.errors import InputError, MachineError, UsageError
 from mmtrt.runtimes.cuda import Cuda, open_cuda
 from mmtrt.runtimes.engines.loaded import LoadedEngine
@@ -32,6 +31,8 @@ from mmtrt.tensors import Array, ShapeRange, TensorSpec, resolve_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from mmtrt.bundle.opening import Trust
 
 __all__ = ["Bound", "Session"]
 
