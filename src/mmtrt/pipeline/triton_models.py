@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from mmtrt.onnx_files import data_files, graph_spec, model_digest, open_model
 from mmtrt.parts.wiring import Wiring
 from mmtrt.pipeline.golden import pick_golden, sizes_of
 from mmtrt.pipeline.sides import engine_spec
-from mmtrt.pipeline.triton_stages import Backend, Parts, Ready
+from mmtrt.pipeline.triton_stages import Parts, Ready
 from mmtrt.recipe import Recipe
 from mmtrt.results import plain
 from mmtrt.samples import SampleSet, checked, open_set
 from mmtrt.tensors import Array, ModelSpec
-from mmtrt.triton.config import FILENAMES, PLATFORMS, Served, batch_sizes, model_config
+from mmtrt.triton.config import FILENAMES, PLATFORMS, Backend, Served, batch_sizes, model_config
 from mmtrt.triton.ensemble import ensemble_batching, ensemble_config, ensemble_spec
 from mmtrt.triton.load import load_data
 from mmtrt.triton.pbtxt import text
@@ -48,7 +49,7 @@ def check_part_names(source: PipelineSource) -> None:
 
 def one_model(recipe: Recipe, backend: Backend, ready: Ready) -> Model:
     """Return the model of a recipe in one part."""
-    return _model(recipe, recipe.name, backend, ready, ready.labels)
+    return _model(recipe, recipe.name, backend, ready)
 
 
 def part_models(recipe: Recipe, backend: Backend, parts: Parts) -> list[Model]:
@@ -56,19 +57,21 @@ def part_models(recipe: Recipe, backend: Backend, parts: Parts) -> list[Model]:
     wiring = parts.exported.wiring
     models = []
     for part, ready in parts.parts.items():
-        ports = {name: port.tensor for name, port in wiring.outputs.items() if port.part == part}
-        labels = {ports[name]: names for name, names in parts.labels.items() if name in ports}
-        models.append(_model(recipe, part_name(recipe, part), backend, ready, labels))
-    if recipe.triton.ensemble and wiring.step is None:
+        models.append(_model(recipe, part_name(recipe, part), backend, ready))
+    if wiring.step is not None:
+        # What a client that runs the parts itself has to know.
+        last = models[-1]
+        models[-1] = replace(last, files={**last.files, "pipeline.json": _pipeline(recipe, wiring)})
+    elif recipe.triton.ensemble:
         specs = {part: _spec(ready, part) for part, ready in parts.parts.items()}
         models.append(_ensemble(recipe, wiring.with_specs(specs), open_set(str(parts.exported.golden))))
     return models
 
 
-def _model(recipe: Recipe, name: str, backend: Backend, ready: Ready, labels: Mapping[str, Sequence[str]]) -> Model:
+def _model(recipe: Recipe, name: str, backend: Backend, ready: Ready) -> Model:
     spec = _spec(ready, name)
     batch = batching(spec)
-    labels = _fitting(spec, batch, labels)
+    labels = _fitting(spec, batch, ready.labels)
     named = {output: f"labels-{place}-{safe_name(output)}.txt" for place, output in enumerate(labels)}
     told = _requests(ready.golden, spec, batch, max(recipe.triton.warm_up, recipe.triton.load))
     warm = warm_ups(told[: recipe.triton.warm_up], spec, batch_sizes(recipe.triton, batch))
@@ -101,10 +104,15 @@ def _ensemble(recipe: Recipe, wiring: Wiring, golden: SampleSet) -> Model:
         files={
             "load/input_data.json": _json(load_data(_requests(golden, spec, batch, told.load))),
             # An ensemble's version holds no model, and a folder of nothing gets lost on the way to some stores.
-            f"{told.version}/pipeline.json": _json(wiring.to_json()),
+            f"{told.version}/pipeline.json": _pipeline(recipe, wiring),
         },
         about={"recipe": recipe.digest, "parts": names},
     )
+
+
+def _pipeline(recipe: Recipe, wiring: Wiring) -> bytes:
+    names = {part: part_name(recipe, part) for part in wiring.parts}
+    return _json({"schema": "mmtrt.triton-pipeline/1", "models": names, "wiring": wiring.to_json()})
 
 
 # ------------------------------------------------------------------------------------------------------ a model

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mmtrt
-from mmtrt.errors import MeasurementError
+from mmtrt.errors import MeasurementError, UsageError
 from mmtrt.export.parts import PipelineSource, open_source
 from mmtrt.parity.verdict import whole_verdict
 from mmtrt.pipeline.context import Context
@@ -55,6 +55,7 @@ def serve_recipe(context: Context, recipe: Recipe, repository: Path) -> TritonRe
     written then. RecipeError where a part is run again and again, once its parts are written: there is no ensemble.
     """
     start = time.perf_counter()
+    _check_no_module(repository)
     check_repository(repository, [recipe.name])
     backend = choose_backend(context, recipe)
     source = open_source(recipe.model.source, recipe.model.checkpoint)
@@ -83,6 +84,16 @@ def serve_recipe(context: Context, recipe: Recipe, repository: Path) -> TritonRe
         recipe=recipe,
         wall_s=time.perf_counter() - start,
     )
+
+
+def _check_no_module(repository: Path) -> None:
+    """Raise UsageError at a folder that Python would take for the package triton, which PyTorch looks for."""
+    if repository.resolve() == Path.cwd() / "triton":
+        raise UsageError(
+            "a folder called 'triton' in the current one hides the package of this name from PyTorch, which then "
+            "exports nothing",
+            fix="Call it otherwise: -o repository.",
+        )
 
 
 def triton_view(result: TritonResult) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from mmtrt.engine import manifest as manifests
 from mmtrt.engine.flavours import choose
@@ -34,10 +33,10 @@ from mmtrt.pipeline.targets import build_options
 from mmtrt.recipe import Recipe
 from mmtrt.results import CheckResult
 from mmtrt.samples import SampleSet, open_set
+from mmtrt.tensors import ModelSpec
+from mmtrt.triton.config import Backend, Served, model_config
 
-__all__ = ["Backend", "Parts", "Ready", "choose_backend", "ready_one", "ready_parts"]
-
-Backend = Literal["tensorrt", "onnxruntime"]
+__all__ = ["Parts", "Ready", "choose_backend", "ready_one", "ready_parts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +60,6 @@ class Parts:
     exported: PartsExport
     parts: Mapping[str, Ready]
     checks: tuple[CheckResult, ...]
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def choose_backend(context: Context, recipe: Recipe) -> Backend:
@@ -90,6 +88,7 @@ def choose_backend(context: Context, recipe: Recipe) -> Backend:
 def ready_one(context: Context, recipe: Recipe, source: Source, backend: Backend) -> Ready:
     """Export, convert, build and check a model in one part."""
     exported = export_recipe(context, recipe, source)
+    _check_servable(recipe, recipe.name, backend, exported.spec)
     precision = recipe.served_precision
     # Only the names of files are made of the folder: nothing is put there.
     made = prepare_stage(context, build_request(recipe, exported, Path(), precision))
@@ -117,17 +116,27 @@ def ready_parts(context: Context, recipe: Recipe, source: PipelineSource, backen
         events=events_of(source, recipe.calibration.set, recipe.calibration.count),
     )
     check_outputs_known(recipe, exported)
+    for part, spec in exported.wiring.parts.items():
+        _check_servable(recipe, part, backend, spec)
     made = _prepared(context, recipe, exported)
     engines = {part: _engine(context, recipe, one) if backend == "tensorrt" else None for part, one in made.items()}
     modules = module_subjects(source)
     flow = Flow(context, exported.source.wiring, parity_events(recipe, exported))
     flow.subjects |= modules
     parts = {
-        part: _ready_part(context, recipe, part, made[part], engines[part], modules[part], flow)
+        part: replace(
+            _ready_part(context, recipe, part, made[part], engines[part], modules[part], flow),
+            labels=_labels(source.parts[part]),
+        )
         for part in exported.parts
     }
     checks = _end_to_end(context, recipe, exported, modules, parts)
-    return Parts(exported=exported, parts=parts, checks=checks, labels=_labels(source))
+    return Parts(exported=exported, parts=parts, checks=checks)
+
+
+def _check_servable(recipe: Recipe, name: str, backend: Backend, spec: ModelSpec) -> None:
+    """Raise now what a configuration of it would: before the minutes that calibration and parity take."""
+    model_config(Served(name=name, backend=backend, spec=spec, settings=recipe.triton))
 
 
 # ---------------------------------------------------------------------------------------------------- each part

@@ -26,8 +26,8 @@ def check_no_step(name: str, wiring: Wiring, written: Sequence[str] = ()) -> Non
         raise RecipeError(
             f"{name} can't be an ensemble: {wiring.step.part!r} is run again and again on the token that it chose, "
             f"and an ensemble runs each of its models once{told}",
-            fix="Let the client loop over it, as docs/triton.md shows, or a model of Triton's Python backend; "
-            "ensemble = false in [triton] writes the parts without this error.",
+            fix="Let the client loop over it, as examples/triton/generate.py does, or a model of Triton's Python "
+            "backend; ensemble = false in [triton] writes the parts without this error.",
         )
 
 
