@@ -3,8 +3,6 @@
 It needs numpy and tritonclient[grpc]. A sample is an .npz of one event: each input by its name, without the batch axis.
 """
 
-# ruff: noqa: INP001, T201 -- a script that prints
-
 from __future__ import annotations
 
 import sys

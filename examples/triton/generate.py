@@ -4,8 +4,6 @@
 tritonclient[grpc]: the loop is mmtrt's own, each part runs on the server.
 """
 
-# ruff: noqa: INP001, T201 -- a script that prints
-
 from __future__ import annotations
 
 import json
