@@ -15,7 +15,7 @@ from mmtrt.bundle.host_code import check_engine_code
 from mmtrt.bundle.manifest import MANIFEST_BYTES, BundledEngine, Manifest
 from mmtrt.deploy.directory import part_of, remove, sync, sync_tree
 from mmtrt.engine import manifest as manifests
-from mmtrt.engine.build import BuildOptions, build_engine, int8_kept
+from mmtrt.engine.build import BuildOptions, EngineBuild, build_engine
 from mmtrt.engine.flavours import Flavour, GpuInfo
 from mmtrt.errors import BuildError, InputError
 from mmtrt.results import Mismatch
@@ -216,7 +216,7 @@ def _build_into(
         )
         for text in built.notes:
             note(text)
-        if wanted.precision == "int8" and int8_kept(built) == 0:
+        if wanted.precision == "int8" and _without_int8(built):
             raise BuildError(
                 f"{wanted.flavour} built no INT8 kernel from {wanted.onnx.name}",
                 fix="Choose a target of another precision: this one's engine would be no INT8.",
@@ -234,6 +234,13 @@ def _build_into(
             part.rename(folder)
             sync(folder.parent)
     return ReadyEngine(path=folder / _ENGINE, how="built", manifest=written, build_s=built.build_s)
+
+
+def _without_int8(built: EngineBuild) -> bool:
+    """Tell whether the builder told its layers' types, and none that could be INT8 is."""
+    counts = () if built.summary is None else (built.summary.gemm, built.summary.conv)
+    told = [precision for count in counts for precision in count if precision]
+    return bool(told) and "int8" not in told
 
 
 def _timing(cache: Path, wanted: Wanted, seeds: Mapping[str, Path], part: Path) -> Path | None:

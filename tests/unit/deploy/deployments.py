@@ -23,6 +23,7 @@ from mmtrt.deploy.preflight import Machine
 from mmtrt.engine.board import Board
 from mmtrt.engine.build import EngineBuild
 from mmtrt.engine.flavours import Flavour, GpuInfo
+from mmtrt.engine.layers import LayerSummary
 from mmtrt.engine.profiles import NetworkTensor, full_profile
 from mmtrt.engine.targets import Target
 from mmtrt.errors import MmtrtError
@@ -131,6 +132,7 @@ class Doubles:
         self.machine = BOARD
         self.outcome: Measured | BaseException = ran()
         self.outcomes: list[Measured | BaseException] = []
+        self.summary: LayerSummary | None = None
         self.built: list[Mapping[str, Any]] = []
         self.goldens: list[Golden] = []
 
@@ -156,8 +158,8 @@ class Doubles:
             outputs=(NetworkTensor(name="y", dtype="float32", shape=("batch", 4)),),
             profile=full_profile(given["profile"], inputs),
             options=options,
-            layers=None,
-            summary=None,
+            layers=() if self.summary else None,
+            summary=self.summary,
             notes=(),
         )
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployments import GPU, RTX, SERVER, SPEC, Doubles, an_onnx, field, make_bundle, ran, refused
+from deployments import GPU, RTX, SERVER, SPEC, Doubles, an_onnx, field, make_bundle, onnx_digest, ran, refused
 
 from mmtrt.bundle.opening import verify
 from mmtrt.bundle.reading import Sealed
 from mmtrt.deploy.deploying import roll_back
 from mmtrt.engine.board import Board
-from mmtrt.errors import InputError, MachineError, UsageError
+from mmtrt.engine.layers import LayerSummary
+from mmtrt.errors import BuildError, InputError, MachineError, UsageError
 from mmtrt.results import DeployResult
 
 Deploy = Callable[..., DeployResult]
@@ -363,3 +364,20 @@ def test_a_spec_that_is_none_is_refused(
 def test_settings_of_a_target_that_are_none_are_refused(deployed: Deploy, tmp_path: Path) -> None:
     targets = {"server": {"precision": "fp32", "settings": {**SERVER.model_dump(mode="json"), "workspace_mib": -1}}}
     refused(InputError, "the bundle's targets: workspace_mib", deployed, make_bundle(tmp_path / "b", told=targets))
+
+
+@pytest.mark.parametrize(
+    ("gemm", "refuses"), [({"fp32": 2}, True), ({"fp32": 1, "int8": 1}, False), ({"": 2}, False), ({}, False)]
+)
+def test_an_int8_engine_without_int8_is_refused(
+    deployed: Deploy, doubles: Doubles, tmp_path: Path, root: Path, gemm: dict[str, int], refuses: bool
+) -> None:
+    model = {"path": "models/fp32/model.onnx", "digest": onnx_digest("1.0.0"), "budget": {}}
+    targets = {"server": {"precision": "int8", "settings": SERVER.model_dump(mode="json")}}
+    bundle = make_bundle(tmp_path / "b", models={"int8": model}, told=targets)
+    doubles.summary = LayerSummary(kernels=2, moves=0, gemm=gemm)
+    if refuses:
+        refused(BuildError, "built no INT8 kernel", deployed, bundle)
+        assert not list(root.glob("cache/engines/*"))
+    else:
+        assert deployed(bundle).precision == "int8"
