@@ -14,7 +14,7 @@ import mmtrt
 BaseMmtrt = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # Making the environment is part of the first test's time.
-pytestmark = [pytest.mark.timeout(1500), pytest.mark.xdist_group("base install")]
+pytestmark = pytest.mark.timeout(1500)
 
 
 def test_it_weighs_at_most_20_mb_beside_what_the_board_brings(base_install: dict[str, Any]) -> None:

@@ -255,7 +255,7 @@ def test_ctrl_c_leaves_nothing_half_written(tiny: Path, tmp_path: Path) -> None:
             break
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == 130
     assert json.loads(out)["exit_code"] == 130
     assert [path.name for path in tmp_path.iterdir()] in ([], ["cache"])

@@ -35,7 +35,7 @@ def parts(folder: Path) -> list[Path]:
 
 def wait_until_amid(process: subprocess.Popen[str], stage: Path) -> list[psutil.Process]:
     """Return the process's children once it is in the middle of a stage: it writes into a part of its folder."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 360
     while not (stage.is_dir() and parts(stage)):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
@@ -44,7 +44,7 @@ def wait_until_amid(process: subprocess.Popen[str], stage: Path) -> list[psutil.
 
 
 def wait_for_child(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while time.monotonic() < until:
         children = psutil.Process(process.pid).children(recursive=True)
         if children:
@@ -54,7 +54,7 @@ def wait_for_child(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def assert_gone(children: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=120)
     assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -66,7 +66,7 @@ def test_ctrl_c(tiny: Path, tmp_path: Path, later_s: float) -> None:
         children = wait_for_child(process)
         time.sleep(later_s)
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=180)
         if later_s and (tmp_path / "made").exists():
             pytest.skip("the stage had ended before the signal came")
         assert process.returncode == 130, said
@@ -86,7 +86,7 @@ def test_kill_in_each_stage(tmp_path: Path) -> None:
         process = start(tmp_path, "run", "tiny.toml", "-o", "made", "-q")
         children = wait_until_amid(process, tmp_path / "cache" / stage)
         os.kill(process.pid, signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=180)
         assert process.returncode == -signal.SIGKILL
         assert_gone(children)
         finished = {path.parent.name for path in (tmp_path / "cache").glob("*/*") if not path.name.startswith(".")}
@@ -94,7 +94,7 @@ def test_kill_in_each_stage(tmp_path: Path) -> None:
         assert finished == set(STAGES[:number]), stage
         assert not (tmp_path / "made" / "report.json").exists()
     process = start(tmp_path, "run", "tiny.toml", "-o", "made", "--json")
-    out, said = process.communicate(timeout=120)
+    out, said = process.communicate(timeout=360)
     assert process.returncode == 0, said
     document = json.loads(out)
     assert document["verdict"] == "pass"
@@ -110,7 +110,7 @@ def test_two_runs_at_once(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(RECIPE)
     both = [start(tmp_path, "run", "tiny.toml", "-o", "made", "--json") for _ in range(2)]
     for process in both:
-        out, said = process.communicate(timeout=200)
+        out, said = process.communicate(timeout=600)
         assert process.returncode == 0, said
         assert json.loads(out)["verdict"] == "pass"
     assert not parts(tmp_path)

@@ -21,7 +21,7 @@ DEVICES = {
 }
 ALSO_ON_THE_OTHER = {"test_cuda_contract.py"}
 # A thread that waits inside the driver hears no signal.
-TIMEOUT = ("-o", "timeout=60", "-o", "timeout_method=thread")
+TIMEOUT = ("-o", "timeout=240", "-o", "timeout_method=thread")
 RUNS = [(file, device) for file in INSIDE for device in DEVICES if file in ALSO_ON_THE_OTHER or not DEVICES[device]]
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no gcc, which builds the emulated driver")
 
@@ -42,7 +42,7 @@ def test_on_the_emulated_gpu(file: str, device: str, tiny: Path) -> None:
         env={**environment(kept), **DEVICES[device], "MMTRT_EMULATED_TINY": str(tiny)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
         check=False,
     )
     if done.returncode:

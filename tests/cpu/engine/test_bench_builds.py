@@ -24,10 +24,10 @@ pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
 
 @pytest.fixture(scope="session")
-def builds(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+def builds(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path, tiny: Path) -> Path:
     """A folder with `tiny.fp16.engine`, `tiny.int8.engine` of all INT8 that can be, and what lies beside them."""
     folder = tmp_path_factory.mktemp("builds")
-    context = Context(cache=StageCache(tmp_path_factory.getbasetemp() / "cache"))
+    context = Context(cache=StageCache(shared_cache))
     samples = str(tiny.with_name("tiny.calib"))
     for precision, coverage in (("fp16", "auto"), ("int8", "full")):
         request = BuildRequest(model=tiny, folder=folder, precision=precision, samples=samples, coverage=coverage)

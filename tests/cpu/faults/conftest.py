@@ -21,7 +21,7 @@ SAMPLES = 40
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Built:
     """Give the ONNX of a source of `planted_fusion` in a precision; calibration samples lie beside the FP32 one."""
     from mmtrt.export.exporter import ExportOptions
     from mmtrt.export.sources import load_source
@@ -32,7 +32,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     from mmtrt.samples import open_set
 
     folder = tmp_path_factory.mktemp("planted")
-    context = Context(cache=StageCache(tmp_path_factory.getbasetemp() / "cache"))
+    context = Context(cache=StageCache(shared_cache))
 
     def build(source: str, precision: str) -> Path:
         plain = folder / f"{source}.onnx"

@@ -25,11 +25,11 @@ Alarms = Callable[[str], list[str]]
 
 
 @pytest.fixture
-def false_alarms(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Alarms:
+def false_alarms(tmp_path: Path, shared_cache: Path) -> Alarms:
     """Build a source in FP16 and INT8, check each against its FP32 ONNX, and tell what is out of budget."""
 
     def build(source: str) -> list[str]:
-        context = Context(cache=StageCache(tmp_path_factory.getbasetemp() / "cache"))
+        context = Context(cache=StageCache(shared_cache))
         made = export_stage(context, load_source(source), ExportOptions(calibration_samples=64))
         reference = publish_export(made, tmp_path, "model").onnx
         samples, over = str(reference.with_suffix(".calib")), []

@@ -13,9 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmtrt.export.exporter import ExportOptions, export_model
+from mmtrt.artifacts import StageCache
+from mmtrt.export.exporter import ExportOptions
 from mmtrt.export.sources import load_source
 from mmtrt.metrics import TASK_METRICS
+from mmtrt.pipeline.context import Context
+from mmtrt.pipeline.exporting import export_stage, publish_export
 from mmtrt.runtimes.ort import OrtRunner
 from mmtrt.zoo import REGISTRY, TRAINED
 from mmtrt.zoo.checkpoints import checkpoint_path, weights_package
@@ -128,10 +131,13 @@ def test_the_card_tells_of_this_checkpoint(module: ModuleType, parts: Any, writt
 
 
 @pytest.mark.parametrize("name", ["audio-text", "recommend", "medical"])
-def test_the_exported_graph_says_the_same_of_short_padded_and_missing_events(name: str, tmp_path: Path) -> None:
+def test_the_exported_graph_says_the_same_of_short_padded_and_missing_events(
+    name: str, tmp_path: Path, shared_cache: Path
+) -> None:
     source = load_source(f"zoo:{name}")
-    made = export_model(source, tmp_path, ExportOptions(calibration_samples=32))
-    with OrtRunner(made.onnx, "parity") as runner:
+    context = Context(cache=StageCache(shared_cache))
+    made = export_stage(context, source, ExportOptions(calibration_samples=64))
+    with OrtRunner(publish_export(made, tmp_path, name).onnx, "parity") as runner:
         for sample in MODULES[name].samples("calibration", 16):
             feeds = {name: value[None] for name, value in sample.items() if not name.startswith("label.")}
             told = said(source.module, {name: torch.from_numpy(value) for name, value in feeds.items()})

@@ -36,7 +36,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, dict[
     return done.stdout, {row["model"]: row for row in result["rows"]}
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_each_model_is_built_and_within_its_recipe_s_budget(told: tuple[str, dict[str, dict[str, Any]]]) -> None:
     rows = told[1]
     assert tuple(rows) == SUBSET

@@ -113,7 +113,7 @@ def test_a_session_left_open_at_the_end_of_a_process_that_forked(engine: Path) -
         [sys.executable, "-X", "dev", "-W", "ignore", "-c", LEFT_OPEN, str(engine)],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=200,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
