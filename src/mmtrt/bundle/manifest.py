@@ -113,7 +113,7 @@ class Manifest(_Frozen):
     `files` holds every file but `bundle.sha256`, `bundle.json` and `bundle.sig`. `spec` is `ModelSpec.to_json`,
     `recipe` the resolved recipe with its digest. `golden` is the folder of the golden samples, `preprocessing` the file
     that tells how inputs are made of pictures and text, `labels` maps an output to the file of its classes' names.
-    `plugins` names what an engine needs beside TensorRT; a target has a list of those that it allows.
+    `plugins` names what an engine needs beside TensorRT; the machine's owner allows them, nothing in here does.
     """
 
     schema_: Literal["mmtrt.bundle/1"] = Field(alias="schema")
@@ -200,11 +200,11 @@ def refuse_older(new: Manifest, current: Manifest) -> None:
 
 
 def check_plugins(manifest: Manifest, allowed: Collection[str]) -> None:
-    """Raise InputError where a bundle needs a plugin that is not on a target's list."""
+    """Raise InputError where a bundle needs a plugin that the machine's owner did not allow."""
     if unknown := sorted(set(manifest.plugins) - set(allowed)):
         raise InputError(
             f"{manifest.name} {manifest.version} needs plugins that are not allowed here: {', '.join(unknown)}",
-            fix="A plugin is native code: allow it in the target's file only where you know whose it is.",
+            fix="A plugin is native code: allow it with --allow-plugin only where you know whose it is.",
         )
 
 

@@ -30,11 +30,15 @@ def deploy(
     ),
     rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the version before.")] = False,
     require_signature: Annotated[
-        bool, typer.Option("--require-signature", help="Refuse a bundle that none of the keys signed.")
+        bool, typer.Option("--require-signature", help="Refuse a bundle that none of the keys signed; so does any key.")
     ] = False,
     public_key: Annotated[
         Optional[list[Path]],  # noqa: UP045
         typer.Option("--public-key", metavar="KEY.pem", help="Whose signature is good; may be repeated."),
+    ] = None,
+    allow_plugin: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--allow-plugin", metavar="NAME", help="A plugin that a bundle may need; may be repeated."),
     ] = None,
     allow_downgrade: Annotated[
         bool, typer.Option("--allow-downgrade", help="Let in an older version than the one that runs.")
@@ -69,6 +73,7 @@ def deploy(
             target=target,
             until="build" if build_only else "switch",
             trust=trust,
+            plugins=tuple(allow_plugin or ()),
             older="allowed" if allow_downgrade else "refused",
             keep=keep,
             max_p50_ms=max_p50_ms,
@@ -87,5 +92,6 @@ def _trust(keys: list[Path], *, required: bool) -> Trust | None:
         return None
     from mmtrt.bundle.signing import trust
 
-    verifies: Trust = trust(keys, required)
+    # Who names a key wants it held: without a signature anybody could have sealed the bundle again.
+    verifies: Trust = trust(keys, required or bool(keys))
     return verifies

@@ -117,7 +117,8 @@ class _Deploy:
         spec = spec_of(self.manifest.spec)
         self.machine = look()
         chosen = self._chosen(spec)
-        check_plugins(self.manifest, chosen.target.plugins)
+        # What a bundle says of its own target allows nothing: only this machine's owner does.
+        check_plugins(self.manifest, self.request.plugins)
         wanted = self._wanted(spec, chosen.name, chosen.target, chosen.flavour)
         self._told((*chosen.mismatches, *engines.unfitting(self.manifest, wanted)))
         if self.request.until == "build":

@@ -18,7 +18,7 @@ def _silent(_: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeployRequest:
-    """One deploy. `trust` verifies the signature; `target` is None for the one that fits.
+    """One deploy. `trust` verifies the signature; `target` is None for the one that fits; `plugins` may be needed.
 
     `until` is how far it goes: `build` switches nothing. `keep` is how many versions stay beside the current one,
     `max_p50_ms` what the latency's median may be, `duration_s` for how long it is measured. `stage` is told what
@@ -30,6 +30,7 @@ class DeployRequest:
     target: str | None = None
     until: Literal["build", "switch"] = "switch"
     trust: Trust | None = None
+    plugins: tuple[str, ...] = ()
     older: Literal["refused", "allowed"] = "refused"
     keep: int = 2
     max_p50_ms: float | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmtrt.bundle.archive import MANIFEST, OUTER
+from mmtrt.bundle.archive import MANIFEST, OUTER, SIGNATURE
 from mmtrt.errors import MachineError, UsageError
 
 __all__ = ["Place", "check_place", "is_bundle"]
@@ -35,7 +36,10 @@ def check_place(out: str) -> Place:
         raise UsageError(f"{out!r} names no file", fix="Give -o NAME.mmtrt, or -o NAME.mmtrt/ for a directory.")
     folder = path.is_dir() or out.endswith(os.sep)
     if path.is_dir() and any(path.iterdir()) and not is_bundle(path):
-        raise UsageError(f"{path} is a directory that is no bundle", fix=f"Give a path in it: {path}/NAME.mmtrt.")
+        raise UsageError(
+            f"{path} is a directory that is no bundle, or holds other files too",
+            fix=f"Give a path in it: {path}/NAME.mmtrt.",
+        )
     if path.exists() and not path.is_dir() and (folder or not is_bundle(path)):
         raise UsageError(f"{path} is no bundle, and is not written over", fix="Give another path, or remove it.")
     above = next(parent for parent in path.absolute().parents if parent.exists())
@@ -47,8 +51,18 @@ def check_place(out: str) -> Place:
 def is_bundle(path: Path) -> bool:
     """Tell whether something looks like a bundle, by its first bytes or files; nothing of it is verified yet."""
     if path.is_dir():
-        return (path / OUTER).is_file() and (path / MANIFEST).is_file()
+        return (path / OUTER).is_file() and (path / MANIFEST).is_file() and not _strangers(path)
     if not path.is_file():
         return False
     with path.open("rb") as stream:
         return stream.read(len(OUTER) + 1) == OUTER.encode() + b"\0"
+
+
+def _strangers(folder: Path) -> list[str]:
+    """Return the files that a bundle's manifest does not name: somebody put them there, and would miss them."""
+    try:
+        named = json.loads((folder / MANIFEST).read_bytes())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        named = ()
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    return sorted(set(found) - {OUTER, MANIFEST, SIGNATURE, *named})

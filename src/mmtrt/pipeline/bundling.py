@@ -15,7 +15,7 @@ from mmtrt.bundle.archive import write_bundle
 from mmtrt.bundle.manifest import MANIFEST_BYTES, Manifest, Plain, parse_manifest
 from mmtrt.engine.flavours import Flavour, choose, gpu
 from mmtrt.engine.targets import Target, load_target
-from mmtrt.errors import InputError, MachineError, MeasurementError, RecipeError
+from mmtrt.errors import InputError, MachineError, RecipeError
 from mmtrt.export.parts import PipelineSource, open_source
 from mmtrt.export.sources import Source
 from mmtrt.pipeline.building import Prepared, prepare_stage
@@ -24,13 +24,15 @@ from mmtrt.pipeline.bundle_place import check_place
 from mmtrt.pipeline.context import Context
 from mmtrt.pipeline.engine_stage import ENGINE, engine_stage
 from mmtrt.pipeline.golden_stage import golden_stage
-from mmtrt.pipeline.recipe_stages import build_request, check_no_parts, check_subjects, export_recipe, out_folder
+from mmtrt.pipeline.recipe_stages import build_request, check_no_parts, check_subjects, export_recipe, held, out_folder
 from mmtrt.pipeline.sides import Subject, cannot_run, open_subject
 from mmtrt.pipeline.sources import module_subject
 from mmtrt.recipe import Recipe
 from mmtrt.results import BundleResult, CheckResult, TargetState
 
 __all__ = ["Key", "bundle_recipe", "bundle_view"]
+
+_NONE = "no bundle was made"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +118,15 @@ def _stages(
     }
     reference = module_subject(source)
     named = [_named(open_subject(str(made.onnx)), folder / _file(recipe, p)) for p, made in models.items()]
-    checks = _held(check_subjects(context, recipe, reference, exported, named))
+    checks = check_subjects(context, recipe, reference, exported, named)
+    held(checks, _NONE)
     engines, states, old = _engines(context, recipe, targets, models)
     running = [engine for engine in engines if cannot_run(engine.path) is None]
     ran: list[CheckResult] = []
     if running:
         subjects = [_named(open_subject(str(engine.path)), Path(engine.name)) for engine in running]
-        ran = _held(check_subjects(context, recipe, reference, exported, subjects))
+        ran = check_subjects(context, recipe, reference, exported, subjects)
+        held(ran, _NONE)
         for engine, check in zip(running, ran, strict=True):
             states[engine.target] = replace(states[engine.target], parity=check.verdict)
     packing = Packing(
@@ -232,28 +236,6 @@ def _named(subject: Subject, name: Path) -> Subject:
 
 def _file(recipe: Recipe, precision: str) -> str:
     return f"{recipe.name}.onnx" if precision == "fp32" else f"{recipe.name}.{precision}.onnx"
-
-
-def _held(checks: list[CheckResult]) -> list[CheckResult]:
-    """Return checks that passed; MeasurementError for another: a bundle says that they did."""
-    for check in checks:
-        if check.verdict in {"pass", "not run"}:
-            continue
-        rows = [(name, row) for name, row in check.outputs.items() if row.verdict != "pass"]
-        rows += [
-            (f"{case.kind} {case.name}: {name}", row)
-            for case in check.stress
-            for name, row in case.outputs.items()
-            if row.verdict in {"fail", "inconclusive"}
-        ]
-        told = "; ".join(f"{name}: {', '.join(row.why) or row.verdict}" for name, row in rows[:3]) or check.note
-        more = f" (and {len(rows) - 3} more)" if len(rows) > 3 else ""
-        state = "out of budget" if check.verdict == "fail" else check.verdict
-        raise MeasurementError(
-            f"no bundle was made: {check.candidate.precision} is {state}: {told}{more}",
-            fix="`mmtrt run` of the recipe shows all of it; leave the precision out, or change what is kept.",
-        )
-    return checks
 
 
 def bundle_view(result: BundleResult) -> dict[str, str]:

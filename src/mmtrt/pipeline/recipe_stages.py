@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mmtrt.errors import RecipeError
+from mmtrt.errors import MeasurementError, RecipeError
 from mmtrt.export.exporter import CALIBRATION_SAMPLES, ExportOptions
 from mmtrt.export.sources import Source
 from mmtrt.parity.budget import Budget, check_heads, check_names
@@ -20,7 +20,7 @@ from mmtrt.recipe import Recipe, resolved
 from mmtrt.results import CheckResult, plain
 from mmtrt.samples import open_set
 
-__all__ = ["budget_of", "build_request", "check_no_parts", "check_subjects", "export_recipe", "out_folder"]
+__all__ = ["budget_of", "build_request", "check_no_parts", "check_subjects", "export_recipe", "held", "out_folder"]
 
 
 def out_folder(recipe: Recipe) -> Path:
@@ -99,3 +99,27 @@ def check_subjects(
         heads=told.heads,
         stress=told.stress,
     )
+
+
+_TOLD = 3
+
+
+def held(checks: Sequence[CheckResult], otherwise: str) -> None:
+    """Raise MeasurementError where a check did not pass; `otherwise` says what was not done then."""
+    for check in checks:
+        if check.verdict in {"pass", "not run"}:
+            continue
+        rows = [(name, row) for name, row in check.outputs.items() if row.verdict != "pass"]
+        rows += [
+            (f"{case.kind} {case.name}: {name}", row)
+            for case in check.stress
+            for name, row in case.outputs.items()
+            if row.verdict in {"fail", "inconclusive"}
+        ]
+        told = "; ".join(f"{name}: {', '.join(row.why) or row.verdict}" for name, row in rows[:_TOLD]) or check.note
+        more = f" (and {len(rows) - _TOLD} more)" if len(rows) > _TOLD else ""
+        state = "out of budget" if check.verdict == "fail" else check.verdict
+        raise MeasurementError(
+            f"{otherwise}: {check.candidate.what} is {state}: {told}{more}",
+            fix="`mmtrt run` of the recipe shows all of it; leave the precision out, or change what is kept.",
+        )

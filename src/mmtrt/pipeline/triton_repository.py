@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mmtrt
-from mmtrt.errors import MeasurementError, UsageError
+from mmtrt.errors import UsageError
 from mmtrt.export.parts import PipelineSource, open_source
 from mmtrt.parity.verdict import whole_verdict
 from mmtrt.pipeline.context import Context
-from mmtrt.pipeline.recipe_stages import check_no_parts
+from mmtrt.pipeline.recipe_stages import check_no_parts, held
 from mmtrt.pipeline.triton_models import check_part_names, one_model, part_models, part_name
 from mmtrt.pipeline.triton_stages import choose_backend, ready_one, ready_parts
 from mmtrt.recipe import Recipe, resolved
@@ -65,13 +65,13 @@ def serve_recipe(context: Context, recipe: Recipe, repository: Path) -> TritonRe
         check_repository(repository, [part_name(recipe, part) for part in source.parts])
         parts = ready_parts(context, recipe, source, backend)
         checks = [*(check for ready in parts.parts.values() for check in ready.checks), *parts.checks]
-        _held(checks)
+        held(checks, "nothing was written")
         models, wiring = part_models(recipe, backend, parts), parts.exported.wiring
     else:
         check_no_parts(recipe)
         ready = ready_one(context, recipe, source, backend)
         checks = list(ready.checks)
-        _held(checks)
+        held(checks, "nothing was written")
         models = [one_model(recipe, backend, ready)]
     context.stage(f"write {', '.join(model.name for model in models)} to {repository}")
     folders = write_repository(repository, models)
@@ -116,23 +116,3 @@ def _row(model: Model, folder: Path) -> dict[str, Any]:
         **plain(dict(model.interface)),
         **plain(dict(model.about)),
     }
-
-
-def _held(checks: Sequence[CheckResult]) -> None:
-    """Raise MeasurementError where a check did not pass."""
-    for check in checks:
-        if check.verdict in {"pass", "not run"}:
-            continue
-        rows = [(name, row) for name, row in check.outputs.items() if row.verdict != "pass"]
-        for case in check.stress:
-            rows += [
-                (f"{case.kind} {case.name}: {name}", row)
-                for name, row in case.outputs.items()
-                if row.verdict in {"fail", "inconclusive"}
-            ]
-        told = "; ".join(f"{name}: {', '.join(row.why) or row.verdict}" for name, row in rows[:3]) or check.note
-        state = "out of budget" if check.verdict == "fail" else check.verdict
-        raise MeasurementError(
-            f"nothing was written: {check.candidate.what} is {state}: {told}",
-            fix="`mmtrt run` of the recipe shows all of it; serve another precision, or change what is kept.",
-        )

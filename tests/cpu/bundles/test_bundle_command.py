@@ -183,7 +183,7 @@ def test_people_read_what_was_made(recipe: Path, cli: Cli) -> None:
 def test_parity_out_of_budget_makes_no_bundle(recipe: Path, cli: Cli) -> None:
     written(recipe, ("sqnr_db = 15", '"answer:sqnr_db" = 90'))
     said = cli("bundle", "tiny.toml", "-o", "made/tiny.mmtrt")
-    assert_told(said, 1, "no bundle was made", "int8 is out of budget", "answer", "below 90")
+    assert_told(said, 1, "no bundle was made", ".int8.onnx is out of budget", "answer", "below 90")
 
 
 def test_it_is_written_over_no_other_thing(recipe: Path, cli: Cli) -> None:

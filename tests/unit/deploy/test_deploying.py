@@ -280,11 +280,11 @@ def test_a_bundle_that_was_altered_changes_nothing(deployed: Deploy, first: Path
         assert sorted(root.rglob("*")) == before
 
 
-def test_a_plugin_that_the_target_does_not_allow_is_refused(deployed: Deploy, doubles: Doubles, tmp_path: Path) -> None:
-    bundle = make_bundle(tmp_path / "b", plugins=["libmine.so"])
-    refused(InputError, "libmine.so", deployed, bundle)
+def test_a_plugin_is_allowed_by_the_machine_s_owner_alone(deployed: Deploy, doubles: Doubles, tmp_path: Path) -> None:
     allowed = SERVER.model_copy(update={"plugins": ("libmine.so",)})
-    assert deployed(make_bundle(tmp_path / "c", plugins=["libmine.so"], targets=(allowed,))).state == "deployed"
+    bundle = make_bundle(tmp_path / "b", plugins=["libmine.so"], targets=(allowed,))
+    refused(InputError, "libmine.so", deployed, bundle)
+    assert deployed(bundle, plugins=("libmine.so",)).state == "deployed"
 
 
 def test_an_onnx_with_an_unknown_operator_reaches_no_parser(deployed: Deploy, doubles: Doubles, tmp_path: Path) -> None:
