@@ -157,7 +157,6 @@ class _Deploy:
 
     def _chosen(self, spec: ModelSpec) -> Chosen:
         targets = targets_of(self.manifest)
-
         runs = self.request.until == "switch"
 
         def otherwise(name: str) -> tuple[Mismatch, ...]:
@@ -176,7 +175,7 @@ class _Deploy:
         precision, model = self.manifest.targets[name].precision, self._model(name)
         return Wanted(
             onnx=self.part / BUNDLE / model.path,
-            digest=model.digest,
+            digest=engines.onnx_digest(self.manifest, model),
             target=name,
             precision=precision,
             profile=profile_for(spec, target),

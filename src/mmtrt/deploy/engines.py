@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import mmtrt
 from mmtrt.artifacts import key_of, machine_errors
+from mmtrt.bundle.external_data import data_locations
 from mmtrt.bundle.host_code import check_engine_code
-from mmtrt.bundle.manifest import MANIFEST_BYTES, BundledEngine, Manifest
+from mmtrt.bundle.manifest import MANIFEST_BYTES, BundledEngine, BundledOnnx, Manifest
 from mmtrt.deploy.directory import part_of, remove, sync, sync_tree
 from mmtrt.engine import manifest as manifests
 from mmtrt.engine.build import BuildOptions, EngineBuild, build_engine
@@ -29,6 +30,7 @@ __all__ = [
     "forget",
     "from_bundle",
     "made",
+    "onnx_digest",
     "take",
     "tidy",
     "timing_name",
@@ -92,6 +94,20 @@ class ReadyEngine:
     how: Literal["reused", "cached", "built"]
     manifest: manifests.Manifest
     build_s: float | None = None
+
+
+def onnx_digest(manifest: Manifest, model: BundledOnnx) -> str:
+    """Return what `mmtrt.onnx_files.model_digest` gives of a bundle's ONNX, from digests that were verified.
+
+    InputError where the manifest says another one: an engine in the cache would be taken for that of another model.
+    """
+    found = manifest.files[model.path].sha256
+    if model.data:
+        weights = zip(data_locations(model), model.data, strict=True)
+        found = key_of({"onnx": found, **{told: manifest.files[name].sha256 for told, name in weights}})
+    if found != model.digest:
+        raise InputError(f"the bundle's {model.path} is not the ONNX whose digest it tells", fix="Make it again.")
+    return found
 
 
 # ------------------------------------------------------------------------------------------- from the bundle

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deployments import GPU, Doubles, make_bundle, onnx_digest, ran, refused
 
+from mmtrt.artifacts import key_of
 from mmtrt.errors import InputError, MachineError
 from mmtrt.results import DeployResult
 
@@ -93,3 +95,22 @@ def test_an_engine_that_does_not_load_is_built(
     result = deployed(bundle)
     assert (result.state, result.engine) == ("deployed", "cached")
     assert any("not for this driver" in note for note in result.notes)
+
+
+def test_an_onnx_with_the_digest_of_another_is_refused(
+    deployed: Deploy, doubles: Doubles, first: Path, tmp_path: Path
+) -> None:
+    # Its engine would be found in the cache by who deploys the other one.
+    model = {"path": "models/fp32/model.onnx", "digest": onnx_digest("2.0.0"), "budget": {}}
+    refused(InputError, "is not the ONNX whose digest", deployed, make_bundle(tmp_path / "b", models={"fp32": model}))
+    assert doubles.built == []
+
+
+def test_weights_beside_the_model_are_in_its_digest(deployed: Deploy, doubles: Doubles, tmp_path: Path) -> None:
+    name = "models/fp32/model.onnx.data"
+    parts = {"onnx": onnx_digest("1.0.0"), "model.onnx.data": sha256(b"weights").hexdigest()}
+    model = {"path": "models/fp32/model.onnx", "data": [name], "digest": key_of(parts), "budget": {}}
+    deployed(make_bundle(tmp_path / "b", models={"fp32": model}, files={name: b"weights"}))
+    other = make_bundle(tmp_path / "c", version="1.1.0", models={"fp32": model}, files={name: b"other weights"})
+    refused(InputError, "is not the ONNX whose digest", deployed, other)
+    assert len(doubles.built) == 1

@@ -4,6 +4,7 @@ import fcntl
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -288,8 +289,9 @@ def test_a_plugin_is_allowed_by_the_machine_s_owner_alone(deployed: Deploy, doub
 
 
 def test_an_onnx_with_an_unknown_operator_reaches_no_parser(deployed: Deploy, doubles: Doubles, tmp_path: Path) -> None:
-    graph = field(7, field(1, field(4, b"EPContext")))
-    bundle = make_bundle(tmp_path / "b", files={"models/fp32/model.onnx": an_onnx("1.0.0") + graph})
+    onnx = an_onnx("1.0.0") + field(7, field(1, field(4, b"EPContext")))
+    model = {"path": "models/fp32/model.onnx", "digest": sha256(onnx).hexdigest(), "budget": {}}
+    bundle = make_bundle(tmp_path / "b", files={model["path"]: onnx}, models={"fp32": model})
     refused(InputError, "'EPContext'", deployed, bundle)
     assert doubles.built == []
 
