@@ -150,7 +150,7 @@ golden = 4
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle(tiny: Path, tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
     """A bundle of the test model, `tiny.mmtrt`: one file, FP32 and INT8, four golden samples, not signed.
 
     It carries the engine of `any-rtx` where TensorRT-RTX is installed; that of `orin-nano` is built on the board.
@@ -163,5 +163,5 @@ def tiny_bundle(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     (folder / "tiny.toml").write_text(TINY_RECIPE, encoding="utf-8")
     # The cache in which the export of `tiny` lies.
-    context = Context(cache=StageCache(tmp_path_factory.getbasetemp() / "cache"))
+    context = Context(cache=StageCache(shared_cache))
     return Path(bundle_recipe(context, load_recipe(folder / "tiny.toml"), str(folder / "tiny.mmtrt")).path)

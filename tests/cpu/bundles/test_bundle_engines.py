@@ -65,9 +65,7 @@ def choose(wanted: str) -> Flavour:
 
 
 @pytest.fixture
-def bundled(
-    tiny_bundle: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Bundled:
+def bundled(tiny_bundle: Path, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bundled:
     """The test model on a machine with an H200 and both flavours; its stages but for the engines are done already."""
     monkeypatch.chdir(tmp_path)
     for module in (bundling, engine_stage):
@@ -79,7 +77,7 @@ def bundled(
         Path(f"{name}.toml").write_text(text, encoding="utf-8")
     text, _, _ = tiny_bundle.with_suffix(".toml").read_text(encoding="utf-8").partition("[bundle]")
     Path("tiny.toml").write_text(text + TARGETS, encoding="utf-8")
-    context = Context(cache=StageCache(tmp_path_factory.getbasetemp() / "cache"))
+    context = Context(cache=StageCache(shared_cache))
     result = bundle_recipe(context, load_recipe(Path("tiny.toml")), "tiny.mmtrt")
     Path("unpacked").mkdir()
     return result, unpack(Path("tiny.mmtrt"), Path("unpacked")).manifest, Path("unpacked")
@@ -124,14 +122,14 @@ def test_what_tensorrt_timed_is_carried_and_tells_of_no_machine(bundled: Bundled
 
 
 def test_a_target_that_is_not_for_this_machine_stops_nothing(
-    tiny_bundle: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none_here(wanted: str) -> Flavour:
         raise MachineError(f"no TensorRT is installed for {wanted}")
 
     monkeypatch.setattr(bundling, "choose", none_here)
     told: list[str] = []
-    context = Context(cache=StageCache(tmp_path_factory.getbasetemp() / "cache"), note=told.append)
+    context = Context(cache=StageCache(shared_cache), note=told.append)
     result = bundle_recipe(context, load_recipe(tiny_bundle.with_suffix(".toml")), str(tmp_path / "tiny.mmtrt"))
     assert {state.engine for state in result.targets.values()} == {"built on the board"}
     assert result.targets["any-rtx"].why == "no TensorRT is installed for tensorrt-rtx"

@@ -61,14 +61,14 @@ Serve = Callable[..., "TritonResult"]
 
 
 @pytest.fixture(scope="session")
-def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
+def serve(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Serve:
     """Put what a recipe makes into a repository: `serve(text, repository, name)`."""
     from mmtrt.artifacts import StageCache
     from mmtrt.pipeline.context import Context
     from mmtrt.pipeline.triton_repository import serve_recipe
     from mmtrt.recipe import load_recipe
 
-    context = Context(cache=StageCache(tmp_path_factory.getbasetemp() / "cache"))
+    context = Context(cache=StageCache(shared_cache))
 
     def run(text: str, repository: Path, name: str = "tiny") -> TritonResult:
         recipe = tmp_path_factory.mktemp("recipe") / f"{name}.toml"
