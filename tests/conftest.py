@@ -47,7 +47,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     Where the exporter's own patches and translations are what is tested, it counts.
     """
     exporter = sys.modules.get("torch.onnx")
-    counts = item.path.is_relative_to(EXPORT_TESTS) or item.path.name.startswith("test_export")
+    counts = item.path.is_relative_to(EXPORT_TESTS)
     if exporter is None or counts or sys.gettrace() is None:
         return (yield)
     original = exporter.export
