@@ -35,7 +35,7 @@ def check_place(out: str) -> Place:
     if not out or not path.name:
         raise UsageError(f"{out!r} names no file", fix="Give -o NAME.mmtrt, or -o NAME.mmtrt/ for a directory.")
     folder = path.is_dir() or out.endswith(os.sep)
-    if path.is_dir() and any(path.iterdir()) and not is_bundle(path):
+    if path.is_dir() and any(path.iterdir()) and (not is_bundle(path) or _strangers(path)):
         raise UsageError(
             f"{path} is a directory that is no bundle, or holds other files too",
             fix=f"Give a path in it: {path}/NAME.mmtrt.",
@@ -51,7 +51,7 @@ def check_place(out: str) -> Place:
 def is_bundle(path: Path) -> bool:
     """Tell whether something looks like a bundle, by its first bytes or files; nothing of it is verified yet."""
     if path.is_dir():
-        return (path / OUTER).is_file() and (path / MANIFEST).is_file() and not _strangers(path)
+        return (path / OUTER).is_file() and (path / MANIFEST).is_file()
     if not path.is_file():
         return False
     with path.open("rb") as stream:

@@ -186,18 +186,22 @@ def test_parity_out_of_budget_makes_no_bundle(recipe: Path, cli: Cli) -> None:
     assert_told(said, 1, "no bundle was made", ".int8.onnx is out of budget", "answer", "below 90")
 
 
-def test_it_is_written_over_no_other_thing(recipe: Path, cli: Cli) -> None:
+def test_it_is_written_over_no_other_thing(recipe: Path, tiny_bundle: Path, cli: Cli) -> None:
     Path("notes.txt").write_text("mine", encoding="utf-8")
-    Path("mine").mkdir()
-    Path("mine/notes.txt").write_text("mine", encoding="utf-8")
-    for out in ("notes.txt", "notes.txt/", "mine", "mine/", ".", "/", ""):
+    for folder in ("mine", "unpacked"):
+        Path(folder).mkdir()
+    unpack(tiny_bundle, Path("unpacked"))
+    for folder in ("mine", "unpacked"):
+        Path(folder, "notes.txt").write_text("mine", encoding="utf-8")
+    for out in ("notes.txt", "notes.txt/", "mine", "mine/", "unpacked", ".", "/", ""):
         said = cli("bundle", recipe, "-o", out)
         assert_told(said, 2)
     # Told before the minutes that the stages take, too.
     said = cli("bundle", recipe, "-o", "notes.txt/tiny.mmtrt")
     assert_told(said, 4, "notes.txt")
     assert "export" not in said.err
-    assert Path("notes.txt").read_text(encoding="utf-8") == Path("mine/notes.txt").read_text(encoding="utf-8") == "mine"
+    for notes in ("notes.txt", "mine/notes.txt", "unpacked/notes.txt"):
+        assert Path(notes).read_text(encoding="utf-8") == "mine"
 
 
 @pytest.mark.parametrize(
