@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.checker
-import onnx_ir as ir
 
 from mmtrt.artifacts import file_digest, finite_number, key_of, whole_file
 from mmtrt.errors import ModelError
@@ -30,7 +29,6 @@ __all__ = [
     "SPEC_KEY",
     "data_files",
     "elem_types",
-    "embedded",
     "graph_spec",
     "load_model",
     "metadata_of",
@@ -91,12 +89,6 @@ def load_model(path: Path) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         tensor.ClearField("data_location")
     return model
-
-
-def embedded(model: ir.Model) -> onnx.ModelProto:
-    """Return a graph with all its weights inside, those that were mapped too."""
-    ir.external_data.load_to_model(model)
-    return ir.to_proto(model)
 
 
 def _check(model: onnx.ModelProto, path: Path) -> None:

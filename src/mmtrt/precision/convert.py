@@ -13,11 +13,20 @@ import onnx
 import onnx_ir as ir
 
 from mmtrt.errors import BuildError, ModelError, SampleError, UsageError
-from mmtrt.onnx_files import BUDGET_KEY, SPEC_KEY, embedded, model_spec, open_model, save_model, set_metadata
+from mmtrt.onnx_files import BUDGET_KEY, SPEC_KEY, model_spec, open_model, save_model, set_metadata
 from mmtrt.precision.calibrating import Calibrated, Calibration
 from mmtrt.precision.converted import PRECISION_KEY, Converted
 from mmtrt.precision.fp16 import keep_fp32, to_fp16
-from mmtrt.precision.graph import MacNode, behind_dq, mac_nodes, module_of, typed, usual_shapes, with_weights_in
+from mmtrt.precision.graph import (
+    MacNode,
+    behind_dq,
+    embedded,
+    mac_nodes,
+    module_of,
+    typed,
+    usual_shapes,
+    with_weights_in,
+)
 from mmtrt.precision.lint import has_qdq, lint_qdq
 from mmtrt.precision.observe import Observed
 from mmtrt.precision.options import PrecisionOptions, check_options

@@ -23,6 +23,7 @@ __all__ = [
     "attribute",
     "behind_dq",
     "constant",
+    "embedded",
     "is_float",
     "mac_nodes",
     "module_of",
@@ -202,3 +203,9 @@ def _macs(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
     if node.op_type == "Gemm":
         return math.prod(out) * left[0 if attribute(node, "transA", 0) else 1]
     return math.prod(out) * (left[-1] if left else 1)
+
+
+def embedded(model: ir.Model) -> onnx.ModelProto:
+    """Return a graph with all its weights inside, those that were mapped too."""
+    ir.external_data.load_to_model(model)
+    return ir.to_proto(model)

@@ -31,6 +31,7 @@ __all__ = [
     "shifted_length",
     "swapped_channels",
     "swapped_outputs",
+    "told",
     "transposed_weight",
     "wrong_scale",
 ]
@@ -296,3 +297,17 @@ FAULTS: dict[str, Fault] = {
     "dropout left on": (dropout_left_on, ("text.layers.1.output",), "text.layers.1.output"),
 }
 """What is planted in the test model `planted_fusion`: the function, where, and the module to be named, if any."""
+
+
+def told(result: CheckResult) -> list[str]:
+    """Return what is out of budget, in words: of the samples and of the hard cases."""
+    over = [f"{name}: {why}" for name, output in result.outputs.items() for why in output.why]
+    return [
+        *over,
+        *(
+            f"{case.kind} {case.name}: {name}: {output.why}"
+            for case in result.stress
+            for name, output in case.outputs.items()
+            if output.why
+        ),
+    ]

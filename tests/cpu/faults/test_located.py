@@ -6,37 +6,44 @@ from pathlib import Path
 
 import onnx
 import pytest
-from fault_planting import FAULTS, Built, Graph
+from fault_planting import FAULTS, Built, Graph, told
 
 from mmtrt.artifacts import StageCache
 from mmtrt.pipeline.checking import CheckRequest, check_files
 from mmtrt.pipeline.context import Context
 from mmtrt.pipeline.locating import locate_files
-from mmtrt.results import Located
+from mmtrt.results import CheckResult, Located
 
 PRECISIONS = ("fp32", "fp16", "int8")
 PLACED = {name: fault for name, fault in FAULTS.items() if fault[2]}
 
 
-def located(built: Built, candidate: Path) -> Located:
-    """What `mmtrt check --locate` says: the check comes first."""
+def checked_and_located(built: Built, candidate: Path) -> tuple[CheckResult, Located]:
+    """What `mmtrt check --locate` says, by the gate's defaults alone: the check comes first."""
     reference = built("factory", "fp32")
     request = CheckRequest(
         candidate=str(candidate), against=str(reference), samples=str(reference.with_suffix(".calib"))
     )
     context = Context(cache=StageCache(None))
-    return locate_files(context, request, check_files(context, request))
+    result = check_files(context, request)
+    return result, locate_files(context, request, result)
+
+
+def located(built: Built, candidate: Path) -> Located:
+    return checked_and_located(built, candidate)[1]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", PLACED)
-def test_the_module_of_a_planted_fault_is_named(built: Built, tmp_path: Path, name: str, precision: str) -> None:
+def test_a_planted_fault_fails_and_its_module_is_named(built: Built, tmp_path: Path, name: str, precision: str) -> None:
     plant, where, module = PLACED[name]
     candidate = tmp_path / "candidate.onnx"
     onnx.save(plant(onnx.load(str(built("factory", precision))), *where), str(candidate))
 
-    found = located(built, candidate)
+    result, found = checked_and_located(built, candidate)
 
+    assert result.verdict == "fail"
+    assert told(result) != []
     assert found.first is not None
     assert found.first.module == module
 
