@@ -252,7 +252,6 @@ def test_without_the_extra_nothing_is_taken_for_signed(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     "content",
     [
-        None,
         b"",
         b"a key",
         b"-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----\n",
@@ -262,10 +261,9 @@ def test_without_the_extra_nothing_is_taken_for_signed(tmp_path: Path, monkeypat
         bytes(1 << 20),
     ],
 )
-def test_what_is_no_public_key_is_a_usage_error_that_names_it(tmp_path: Path, content: bytes | None) -> None:
+def test_what_is_no_public_key_is_a_usage_error_that_names_it(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "release.pub"
-    if content is not None:
-        path.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(UsageError, match=r"release\.pub"):
         trust([path], required=False)
 
@@ -280,16 +278,23 @@ def test_a_key_that_no_signature_is_verified_by_is_a_usage_error(tmp_path: Path,
 
 
 @pytest.mark.usefixtures("library")
-@pytest.mark.parametrize("kind", ["missing", "public", "password", "broken", "other curve"])
+@pytest.mark.parametrize("kind", ["public", "password", "broken", "other curve"])
 def test_what_can_t_sign_is_a_usage_error_that_names_it(tmp_path: Path, kind: str) -> None:
     private, public = key_pair(tmp_path, "release", *(["SECP256K1"] if kind == "other curve" else []))
     if kind == "password":
         private, _ = key_pair(tmp_path, "release", password=b"secret")
-    path = {"missing": tmp_path / "release.none", "public": public}.get(kind, private)
+    path = public if kind == "public" else private
     if kind == "broken":
         path.write_bytes(b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
-    with pytest.raises(UsageError, match=r"release\.(pem|pub|none)"):
+    with pytest.raises(UsageError, match=r"release\.(pem|pub)"):
         sign(b"{}", path)
+
+
+def test_a_key_that_is_not_there_is_an_input_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"release\.pem"):
+        sign(b"{}", tmp_path / "release.pem")
+    with pytest.raises(InputError, match=r"release\.pub"):
+        trust([tmp_path / "release.pub"], required=False)
 
 
 @pytest.mark.usefixtures("library")
