@@ -60,7 +60,7 @@ def _flavour(target: Target, gpu: GpuInfo | None, flavours: Sequence[Flavour]) -
         )
         return
     if gpu is None:
-        built = "." if chosen.needs_gpu_to_build else "; `mmtrt deploy --build-only` builds the engine here."
+        built = "." if chosen.needs_gpu_to_build else ". An engine can be built here: --build-only."
         yield Mismatch(
             what="GPU",
             wanted=f"a GPU that {chosen} can use",
