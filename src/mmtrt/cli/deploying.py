@@ -25,12 +25,15 @@ def deploy(
     target: Annotated[TextOption, typer.Option(metavar="T", help="A target of the bundle; else the one that fits.")] = (
         None
     ),
-    build_only: Annotated[bool, typer.Option("--build-only", help="Build into DIR/cache, run and switch nothing.")] = (
-        False
-    ),
+    build_only: Annotated[
+        bool, typer.Option("--build-only", help="Build into DIR/cache; run nothing, switch nothing.")
+    ] = (False),
     rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the version before.")] = False,
     require_signature: Annotated[
-        bool, typer.Option("--require-signature", help="Refuse a bundle that none of the keys signed; so does any key.")
+        bool,
+        typer.Option(
+            "--require-signature", help="Refuse a bundle that none of the keys signed. A key asks for that too."
+        ),
     ] = False,
     public_key: Annotated[
         Optional[list[Path]],  # noqa: UP045
