@@ -75,6 +75,16 @@ def test_two_signatures_of_one_key_are_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("library")
+def test_what_is_signed_is_in_one_order_whatever_order_a_process_has(tmp_path: Path) -> None:
+    private, public = key_pair(tmp_path, "release")
+    made = sign(b"{}", private)
+    statement = base64.b64decode(json.loads(made)["dsseEnvelope"]["payload"])
+    for document in (made.removesuffix(b"\n"), statement):
+        assert document == json.dumps(json.loads(document), sort_keys=True, separators=(",", ":")).encode()
+    assert trust([public], required=True)(seal_with(b"{}", made)).startswith("release.pub")
+
+
+@pytest.mark.usefixtures("library")
 def test_a_signature_that_nobody_asks_for_is_told_apart_from_one_verified(tmp_path: Path) -> None:
     private, _ = key_pair(tmp_path, "release")
     path = signed_bundle(tmp_path, private)
