@@ -50,7 +50,9 @@ def main() -> int:
 def pictures(source: str, stop: Event) -> Any:
     """Return what gives pictures: paths of a folder, or frames of a camera."""
     kind, _, number = source.partition(":")
-    return camera(int(number), stop=stop) if kind == "camera" else watch_folder(Path(source), stop=stop)
+    if kind == "camera" and number.isdecimal():
+        return camera(int(number), stop=stop)
+    return watch_folder(Path(source), stop=stop)
 
 
 def say(picture: Any, told: Any) -> None:

@@ -84,7 +84,8 @@ def fingerprint(venv: Path) -> str:
 def inputs() -> Iterator[Path]:
     """Each file that decides what is installed."""
     yield from (constraints(), ROOT / "pyproject.toml", Path(__file__).resolve())
-    yield from sorted(p for p in (ROOT / "src").rglob("*") if p.is_file() and p.suffix != ".pyc")
+    for folder in ("engines/targets", "src"):
+        yield from sorted(p for p in (ROOT / folder).rglob("*") if p.is_file() and p.suffix != ".pyc")
 
 
 def constraints() -> Path:

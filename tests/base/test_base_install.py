@@ -53,3 +53,12 @@ def test_a_model_of_the_zoo_is_refused_by_what_it_needs(base_mmtrt: BaseMmtrt) -
 
     assert done.returncode == 4, done.stderr
     assert "pip install 'mmtrt[" in done.stderr
+
+
+def test_doctor_knows_the_targets_by_name(base_mmtrt: BaseMmtrt) -> None:
+    known = base_mmtrt("doctor", "--target", "orin-nano", "--json")
+    unknown = base_mmtrt("doctor", "--target", "orin-nanno")
+
+    assert known.returncode == 0, known.stderr
+    assert "orin-nano" in known.stdout
+    assert (unknown.returncode, "'orin-nano'" in unknown.stderr) == (2, True)

@@ -154,6 +154,12 @@ def test_who_signed_is_verified_before_anything_is_read(tiny: Path, tmp_path: Pa
         Session(tiny, trust=trust)
 
 
+def test_a_directory_to_which_nothing_was_deployed_yet_is_told(tmp_path: Path) -> None:
+    (tmp_path / "vqa" / "versions").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"neither a bundle nor a deployed version\n.*mmtrt deploy BUNDLE --to"):
+        Session(tmp_path / "vqa")
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [

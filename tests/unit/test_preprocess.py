@@ -183,6 +183,14 @@ def test_a_broken_picture_is_told(data: bytes, said: str, tmp_path: Path) -> Non
         read_picture(path)
 
 
+def test_a_file_of_no_known_form_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("PIL", reason="Pillow is not installed")
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"none")
+    with pytest.raises(InputError, match=r"picture\.png is no picture that Pillow knows"):
+        read_picture(path)
+
+
 def png(pixels: np.ndarray) -> bytes:
     def chunk(name: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")

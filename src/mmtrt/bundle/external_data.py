@@ -49,7 +49,7 @@ def check_operators(onnx: Path, plugins: Collection[str]) -> None:
             told = f"{domain}:{name}" if domain else name
             raise InputError(
                 f"{onnx} has the operator {told!r}, which is neither ONNX's nor a plugin that is allowed",
-                fix="List it among the bundle's plugins, and allow it in the target's file.",
+                fix="A plugin is named under plugins in the recipe's [bundle] and in the target's file.",
             )
 
 

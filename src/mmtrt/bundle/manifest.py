@@ -113,7 +113,7 @@ class Manifest(_Frozen):
     `files` holds every file but `bundle.sha256`, `bundle.json` and `bundle.sig`. `spec` is `ModelSpec.to_json`,
     `recipe` the resolved recipe with its digest. `golden` is the folder of the golden samples, `preprocessing` the file
     that tells how inputs are made of pictures and text, `labels` maps an output to the file of its classes' names.
-    `plugins` names what an engine needs beside TensorRT; the machine's owner allows them, nothing in here does.
+    `plugins` names the operators that are TensorRT plugins; the machine's owner allows them, nothing in here does.
     """
 
     schema_: Literal["mmtrt.bundle/1"] = Field(alias="schema")

@@ -31,7 +31,7 @@ def sign(manifest: bytes, private_key: Path) -> bytes:
     """Return the bytes of `bundle.sig` over those of `bundle.json`, the same each time for the same key.
 
     The key is a PEM of an elliptic key (P-256, P-384, P-521) without a password. UsageError where it is none,
-    MachineError without the extra.
+    InputError where it can't be read, MachineError without the extra.
     """
     key = _key(private_key)
     if b"ENCRYPTED" in key:
@@ -67,7 +67,7 @@ def trust(public_keys: Sequence[Path], required: bool) -> Trust:  # noqa: FBT001
 
     With keys, a signature by none of them is an InputError; without keys one that is there is not looked at. Where one
     is required, MachineError: here where there is no key to verify it by, later where there is none, or no library to
-    verify it with. UsageError where a key is none.
+    verify it with. UsageError where a key is none, InputError where it can't be read.
     """
     if required and not public_keys:
         raise MachineError(
@@ -122,7 +122,9 @@ def _key(path: Path) -> bytes:
             content = stream.read(_KEY_BYTES)
     except (OSError, ValueError) as error:
         told = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"can't read the key {path}: {told}", fix="Check the path.") from error
+        raise InputError(
+            f"can't read the key {path}: {told}", fix="Check the path; docs/bundle.md says how to make one."
+        ) from error
     return content
 
 

@@ -40,16 +40,18 @@ def signature(manifest: bytes, private_key: Path) -> bytes:
         config = signing.Config().set_hashing_config(_exactly())
         config.use_elliptic_key_signer(private_key=private_key).sign(model, out)
         found = json.loads(out.read_bytes())
-    # The library draws a random number for each signature; the one of RFC 6979 makes it the same each time.
+    # The library orders the keys of the statement otherwise in each process, and draws a random number for each
+    # signature: keys are sorted, and the number is that of RFC 6979, so that it is the same each time.
     envelope = found["dsseEnvelope"]
-    payload, told = base64.b64decode(envelope["payload"]), envelope["payloadType"].encode()
+    payload, told = _sorted(base64.b64decode(envelope["payload"])), envelope["payloadType"].encode()
+    envelope["payload"] = base64.b64encode(payload).decode()
     signed = b"DSSEv1 %d %s %d %s" % (len(told), told, len(payload), payload)
     try:
         drawn = key.sign(signed, ec.ECDSA(_HASHES[key.curve.name], deterministic_signing=True))
     except UnsupportedAlgorithm as error:
         raise ValueError(str(error)) from error
     envelope["signatures"] = [{"sig": base64.b64encode(drawn).decode(), "keyid": ""}]
-    made = json.dumps(found, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    made = _sorted(json.dumps(found)) + b"\n"
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     if not is_signed(manifest, made, public):
         raise ValueError("what it signed can't be verified")
@@ -72,6 +74,11 @@ def is_signed(manifest: bytes, signed: bytes, public_key: bytes) -> bool:
             except Exception:  # noqa: BLE001  # whatever it is, the signature was not verified
                 return False
     return True
+
+
+def _sorted(document: str | bytes) -> bytes:
+    """Return a JSON document in its one form."""
+    return json.dumps(json.loads(document), sort_keys=True, separators=(",", ":")).encode()
 
 
 class _Exactly(hashing.Config):

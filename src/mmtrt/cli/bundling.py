@@ -11,7 +11,6 @@ import typer
 
 from mmtrt.cli.options import JsonOption, NoCacheOption, QuietOption
 from mmtrt.cli.show import Show
-from mmtrt.errors import InputError
 
 __all__ = ["bundle"]
 
@@ -39,9 +38,6 @@ def bundle(
 
     signer = None
     if key is not None:
-        # Before the minutes that the stages take.
-        if not key.is_file():
-            raise InputError(f"there is no key {key}", fix="Check the path; docs/bundle.md says how to make one.")
         from mmtrt.bundle.signing import sign
 
         path = key

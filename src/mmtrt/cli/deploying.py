@@ -25,12 +25,15 @@ def deploy(
     target: Annotated[TextOption, typer.Option(metavar="T", help="A target of the bundle; else the one that fits.")] = (
         None
     ),
-    build_only: Annotated[bool, typer.Option("--build-only", help="Build into DIR/cache, run and switch nothing.")] = (
-        False
-    ),
+    build_only: Annotated[
+        bool, typer.Option("--build-only", help="Build into DIR/cache; run nothing, switch nothing.")
+    ] = (False),
     rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the version before.")] = False,
     require_signature: Annotated[
-        bool, typer.Option("--require-signature", help="Refuse a bundle that none of the keys signed; so does any key.")
+        bool,
+        typer.Option(
+            "--require-signature", help="Refuse a bundle that none of the keys signed. A key asks for that too."
+        ),
     ] = False,
     public_key: Annotated[
         Optional[list[Path]],  # noqa: UP045
@@ -46,7 +49,7 @@ def deploy(
     keep: Annotated[int, typer.Option(min=1, metavar="N", help="Versions to keep beside the current one.")] = 2,
     max_p50_ms: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(metavar="X", help="Refuse an engine whose median latency is above X ms."),
+        typer.Option(min=0, metavar="X", help="Refuse an engine whose median latency is above X ms."),
     ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -65,6 +68,8 @@ def deploy(
             "give a bundle, or --rollback", fix="mmtrt deploy BUNDLE --to DIR, or mmtrt deploy --rollback --to DIR"
         )
     if bundle is None:
+        # Whoever says --build-only wants nothing switched.
+        _check_no(build_only=build_only, target=target, allow_downgrade=allow_downgrade, max_p50_ms=max_p50_ms)
         result = roll_back(to, trust)
     else:
         request = DeployRequest(
@@ -85,6 +90,16 @@ def deploy(
     show.result(document, facts_view(deploy_rows(document)))
     if result.state == "rejected":
         raise typer.Exit(EXIT_BUDGET)
+
+
+def _check_no(**given: object) -> None:
+    """Raise UsageError at what a rollback does nothing with."""
+    named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None and value is not False]
+    if named:
+        raise UsageError(
+            f"--rollback goes back to a version as it stands, and does nothing with {', '.join(named)}",
+            fix="mmtrt deploy --rollback --to DIR",
+        )
 
 
 def _trust(keys: list[Path], *, required: bool) -> Trust | None:

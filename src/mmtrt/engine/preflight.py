@@ -60,12 +60,12 @@ def _flavour(target: Target, gpu: GpuInfo | None, flavours: Sequence[Flavour]) -
         )
         return
     if gpu is None:
-        built = "" if chosen.needs_gpu_to_build else " An engine can be built here."
+        built = "." if chosen.needs_gpu_to_build else ". An engine can be built here: --build-only."
         yield Mismatch(
             what="GPU",
             wanted=f"a GPU that {chosen} can use",
             found=gpu_trouble(),
-            fix=f"Deploy on a machine with one.{built}",
+            fix=f"Deploy on a machine with one{built}",
             stops=chosen.needs_gpu_to_build,
         )
     if target.dla_core is not None and chosen.name == "tensorrt-rtx":

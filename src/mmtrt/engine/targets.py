@@ -36,7 +36,7 @@ class Target(BaseModel):
     compute capability that the GPU must have (`8.7`), and `memory_mib` how much memory must be free, in MiB.
     `dla_cores` is how many DLA cores the board has, of which `dla_core` is built for. `power_mode` is the name of
     nvpmodel's mode, or `best`; `clocks` are `held` where measurements want `jetson_clocks`. `plugins` are those that a
-    bundle may load. `gpu` is what estimates of an engine's time are made for.
+    bundle may name. `gpu` is what estimates of an engine's time are made for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -83,9 +83,11 @@ def _by_pillow(path: Path, data: bytes) -> Pixels:
             f"{path} is no NPY, PPM, PGM or plain BMP, and Pillow, which reads other pictures, is not installed",
             fix="pip install pillow, or hand in a numpy array, (height, width, 3) uint8 RGB.",
         )
-    image, operations = importlib.import_module("PIL.Image"), importlib.import_module("PIL.ImageOps")
+    pillow, image, operations = map(importlib.import_module, ("PIL", "PIL.Image", "PIL.ImageOps"))
     try:
         with image.open(io.BytesIO(data)) as opened:
             return np.asarray(operations.exif_transpose(opened).convert("RGB"))
+    except pillow.UnidentifiedImageError as error:
+        raise InputError(f"{path} is no picture that Pillow knows", fix="Save it as PNG or JPEG.") from error
     except (OSError, ValueError, SyntaxError, image.DecompressionBombError) as error:
         raise _broken(path, error) from error

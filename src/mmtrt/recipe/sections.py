@@ -239,7 +239,7 @@ class Bundle(Section):
     `targets` are names in engines/targets or paths; without any it is the recipe's own. `precision` is what they run,
     unless `precisions` says otherwise for one; without it the narrowest that is built. `golden` is how many golden
     samples are carried at most; `engines` carries those that can be built where the bundle is made.
-    `plugins` names what an engine needs beside TensorRT.
+    `plugins` names the operators that are TensorRT plugins.
     """
 
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9}){0,3}$")] = "1.0.0"

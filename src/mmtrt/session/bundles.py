@@ -152,7 +152,7 @@ def _gpu(device: Callable[[], Cuda]) -> Cuda:
 def _misfit(engine: BundledEngine, plugins: Sequence[str]) -> str:
     """Say why an engine can't run here, as far as it is known without the GPU; empty where nothing speaks against."""
     if plugins:
-        return f"needs the plugins {', '.join(plugins)}, which a deploy holds against those that its target allows"
+        return f"needs the plugins {', '.join(plugins)}, which only a deploy allows, by --allow-plugin"
     if engine.gpu is None and engine.flavor != "tensorrt-rtx":
         return "does not say which GPU it was built for"
     try:

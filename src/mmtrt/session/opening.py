@@ -75,6 +75,10 @@ def find(path: Path, *, runs: Runs, target: str | None, trust: Trust | None, dev
 
         found = find_deployment if deployed else find_bundle
         return found(path, runs=runs, target=target, trust=trust, device=device)
+    if path.is_dir():
+        raise InputError(
+            f"{path} holds neither a bundle nor a deployed version", fix=f"`mmtrt deploy BUNDLE --to {path}` makes one."
+        )
     if target is not None or trust is not None:
         raise UsageError(f"{path} is no bundle and no deployment, which have targets and signers")
     # A manifest is named for its engine: model.int8.engine.json.

@@ -54,7 +54,7 @@ def check_repository(repository: Path, names: Sequence[str]) -> None:
         strangers = sorted(path.name for path in repository.iterdir() if not _is_model(path))
         if strangers:
             raise UsageError(
-                f"{repository} is no model repository: it holds {', '.join(strangers[:5])}",
+                f"{repository} is no model repository: it holds {', '.join(map(repr, strangers[:5]))}",
                 fix="Name an empty folder, or one that does not exist yet.",
             )
     for name in names:

@@ -133,13 +133,36 @@ def test_what_an_input_holds_is_no_command(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="bash, as on a runner")
 def test_what_is_installed_is_a_version_or_the_action_itself(tmp_path: Path) -> None:
     script = step("Install mmtrt")["run"]
-    assert run(script, tmp_path, EXTRAS="onnx,rtx", VERSION="", SOURCE="/where it is").returncode == 0
-    assert asked(tmp_path, "python")[-1] == "/where it is[onnx,rtx]"
-    assert run(script, tmp_path, EXTRAS="onnx", VERSION="1.2.0rc1", SOURCE="").returncode == 0
-    assert asked(tmp_path, "python")[-1] == "mmtrt[onnx]==1.2.0rc1"
+    sides = {"CANDIDATE": "a.onnx", "AGAINST": "a.record"}
+    assert run(script, tmp_path, EXTRAS="onnx,rtx", VERSION="", SOURCE="/where it is", **sides).returncode == 0
+    assert asked(tmp_path, "python")[3:] == ["/where it is[onnx,rtx]"]
+    assert run(script, tmp_path, EXTRAS="onnx", VERSION="1.2.0rc1", SOURCE="", **sides).returncode == 0
+    assert asked(tmp_path, "python")[3:] == ["mmtrt[onnx]==1.2.0rc1"]
     for extras, version in (("onnx] x[", ""), ("onnx", "1 --index-url http://x"), ("$(touch pwned)", "")):
-        assert run(script, tmp_path, EXTRAS=extras, VERSION=version, SOURCE="").returncode == 2
+        assert run(script, tmp_path, EXTRAS=extras, VERSION=version, SOURCE="", **sides).returncode == 2
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="bash, as on a runner")
+@pytest.mark.parametrize(
+    ("candidate", "against", "extras", "installed"),
+    [
+        ("a.onnx", "zoo:vqa-early", "onnx", "onnx,zoo"),
+        ("zoo:vqa-early", "a.record", "onnx", "onnx,zoo"),
+        ("a.onnx", "a.record", "onnx,zoo", "onnx,zoo"),
+    ],
+)
+def test_a_model_of_the_zoo_brings_its_weights(
+    tmp_path: Path, candidate: str, against: str, extras: str, installed: str
+) -> None:
+    script = step("Install mmtrt")["run"]
+    given = {"CANDIDATE": candidate, "AGAINST": against, "EXTRAS": extras, "SOURCE": str(ROOT)}
+    assert run(script, tmp_path, VERSION="", **given).returncode == 0
+    source, weights = asked(tmp_path, "python")[3:]
+    assert source == f"{ROOT}[{installed}]"
+    assert 'name = "mmtrt-zoo"' in (Path(weights) / "pyproject.toml").read_text(encoding="utf-8")
+    assert run(script, tmp_path, VERSION="1.2.0", **given).returncode == 0
+    assert asked(tmp_path, "python")[3:] == [f"mmtrt[{installed}]==1.2.0"]
 
 
 def test_the_guide_speaks_of_flags_and_files_that_there_are() -> None:

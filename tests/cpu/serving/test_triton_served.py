@@ -339,7 +339,7 @@ def test_a_repository_of_something_else_is_told_before_any_work(cli: Cli, tmp_pa
     (tmp_path / "tiny.toml").write_text(TINY, encoding="utf-8")
     said = cli("triton", "tiny.toml", "-o", ".")
     assert said.code == 2
-    assert "is no model repository: it holds tiny.toml" in said.err
+    assert "is no model repository: it holds 'tiny.toml'" in said.err
     assert "[" not in said.err, "no stage was begun"
 
 

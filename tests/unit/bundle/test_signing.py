@@ -75,6 +75,16 @@ def test_two_signatures_of_one_key_are_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("library")
+def test_what_is_signed_is_in_one_order_whatever_order_a_process_has(tmp_path: Path) -> None:
+    private, public = key_pair(tmp_path, "release")
+    made = sign(b"{}", private)
+    statement = base64.b64decode(json.loads(made)["dsseEnvelope"]["payload"])
+    for document in (made.removesuffix(b"\n"), statement):
+        assert document == json.dumps(json.loads(document), sort_keys=True, separators=(",", ":")).encode()
+    assert trust([public], required=True)(seal_with(b"{}", made)).startswith("release.pub")
+
+
+@pytest.mark.usefixtures("library")
 def test_a_signature_that_nobody_asks_for_is_told_apart_from_one_verified(tmp_path: Path) -> None:
     private, _ = key_pair(tmp_path, "release")
     path = signed_bundle(tmp_path, private)
@@ -252,7 +262,6 @@ def test_without_the_extra_nothing_is_taken_for_signed(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     "content",
     [
-        None,
         b"",
         b"a key",
         b"-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----\n",
@@ -262,10 +271,9 @@ def test_without_the_extra_nothing_is_taken_for_signed(tmp_path: Path, monkeypat
         bytes(1 << 20),
     ],
 )
-def test_what_is_no_public_key_is_a_usage_error_that_names_it(tmp_path: Path, content: bytes | None) -> None:
+def test_what_is_no_public_key_is_a_usage_error_that_names_it(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "release.pub"
-    if content is not None:
-        path.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(UsageError, match=r"release\.pub"):
         trust([path], required=False)
 
@@ -280,16 +288,23 @@ def test_a_key_that_no_signature_is_verified_by_is_a_usage_error(tmp_path: Path,
 
 
 @pytest.mark.usefixtures("library")
-@pytest.mark.parametrize("kind", ["missing", "public", "password", "broken", "other curve"])
+@pytest.mark.parametrize("kind", ["public", "password", "broken", "other curve"])
 def test_what_can_t_sign_is_a_usage_error_that_names_it(tmp_path: Path, kind: str) -> None:
     private, public = key_pair(tmp_path, "release", *(["SECP256K1"] if kind == "other curve" else []))
     if kind == "password":
         private, _ = key_pair(tmp_path, "release", password=b"secret")
-    path = {"missing": tmp_path / "release.none", "public": public}.get(kind, private)
+    path = public if kind == "public" else private
     if kind == "broken":
         path.write_bytes(b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
-    with pytest.raises(UsageError, match=r"release\.(pem|pub|none)"):
+    with pytest.raises(UsageError, match=r"release\.(pem|pub)"):
         sign(b"{}", path)
+
+
+def test_a_key_that_is_not_there_is_an_input_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"release\.pem"):
+        sign(b"{}", tmp_path / "release.pem")
+    with pytest.raises(InputError, match=r"release\.pub"):
+        trust([tmp_path / "release.pub"], required=False)
 
 
 @pytest.mark.usefixtures("library")

@@ -18,6 +18,8 @@ from mmtrt.results import DeployResult
     [
         ((), 2, "give a bundle, or --rollback"),
         (("b.mmtrt", "--rollback"), 2, "give a bundle, or --rollback"),
+        (("--rollback", "--build-only", "--target", "a"), 2, "does nothing with --build-only, --target"),
+        (("b.mmtrt", "--max-p50-ms", "-3"), 2, "'--max-p50-ms'"),
         (("b.mmtrt",), 3, "b.mmtrt"),
         (("--rollback",), 3, "there is no deployment"),
         (("b.mmtrt", "--require-signature"), 4, "no key to know one by"),
