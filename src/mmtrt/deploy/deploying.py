@@ -11,6 +11,7 @@ from mmtrt.bundle.archive import sealed
 from mmtrt.bundle.external_data import check_external_data, check_operators, data_locations
 from mmtrt.bundle.manifest import BundledOnnx, Manifest, check_plugins, version_key
 from mmtrt.bundle.opening import Opened, Trust, unpack
+from mmtrt.bundle.reading import resolved
 from mmtrt.deploy import engines
 from mmtrt.deploy.choosing import Chosen, choose, refused, targets_of
 from mmtrt.deploy.directory import BUNDLE, DOCUMENT, Directory, Version, opened
@@ -42,7 +43,7 @@ def deploy(request: DeployRequest) -> DeployResult:
     with opened(request.directory) as directory:
         notes = Notes(request.note)
         request.stage(f"verify {request.bundle}")
-        seal = sealed(request.bundle)
+        seal = sealed(resolved(request.bundle))
         standing = _standing(request, directory, seal.digest, notes)
         if standing is not None:
             return standing
@@ -233,7 +234,7 @@ class _Deploy:
             precision=wanted.precision,
             digest=ready.manifest.engine_digest,
             budget=self._model(wanted.target).budget,
-            profile=ready.manifest.profile,
+            profile=wanted.profile,
             cache=self.directory.cache,
             duration_s=self.request.duration_s,
         )
