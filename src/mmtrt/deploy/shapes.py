@@ -15,7 +15,7 @@ from mmtrt.tensors import ModelSpec, Profile, ShapeRange
 
 __all__ = ["fitting", "profile_for", "spec_of"]
 
-_Size = Annotated[int, Field(ge=0)]
+_Size = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class _Tensor(BaseModel):

@@ -351,6 +351,7 @@ def test_a_directory_is_deployed_as_a_file_is(deployed: Deploy, first: Path, tmp
         ({"inputs": [{"name": "x", "dtype": "float32", "shape": [[4]]}]}, "shape"),
         ({"ranges": {"batch": ["1", "2", "8"]}}, "ranges.batch"),
         ({"ranges": {"batch": [1, 2]}}, "ranges.batch"),
+        ({"ranges": {"batch": [1, 2, 2**31]}}, "ranges.batch"),
         ({"ranges": {}}, "no range for the size 'batch'"),
         ({"heads": {"y": 1}}, "heads.y"),
     ],
