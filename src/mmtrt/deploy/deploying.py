@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mmtrt.artifacts import write_json
+from mmtrt.artifacts import file_digest, write_json
 from mmtrt.bundle.archive import sealed
 from mmtrt.bundle.external_data import check_external_data, check_operators, data_locations
 from mmtrt.bundle.manifest import BundledOnnx, Manifest, check_plugins, version_key
@@ -14,7 +14,7 @@ from mmtrt.bundle.opening import Opened, Trust, unpack
 from mmtrt.bundle.reading import resolved
 from mmtrt.deploy import engines
 from mmtrt.deploy.choosing import Chosen, choose, refused, targets_of
-from mmtrt.deploy.directory import BUNDLE, DOCUMENT, Directory, Version, opened
+from mmtrt.deploy.directory import BUNDLE, DOCUMENT, ENGINE, Directory, Version, opened
 from mmtrt.deploy.engines import ReadyEngine, Wanted
 from mmtrt.deploy.golden import Golden, Measured, measured
 from mmtrt.deploy.preflight import Machine, look, mismatches, room
@@ -25,6 +25,7 @@ from mmtrt.engine.flavours import Flavour
 from mmtrt.engine.targets import Target
 from mmtrt.errors import InputError, MachineError, UsageError
 from mmtrt.results import DeployResult, Mismatch
+from mmtrt.runtimes.tensorrt_api import manifest_path
 from mmtrt.tensors import ModelSpec
 
 __all__ = ["deploy", "roll_back"]
@@ -286,7 +287,8 @@ class _Deploy:
         if why:
             self.notes(why)
             return replace(result, state="rejected", version_directory="", notes=self.notes.all())
-        result = replace(result, switched=True, notes=self.notes.all())
+        told = file_digest(manifest_path(self.part / ENGINE))
+        result = replace(result, switched=True, manifest_sha256=told, notes=self.notes.all())
         write_json(self.part / DOCUMENT, result.to_json())
         self.request.stage("switch")
         self.directory.switch(self.directory.publish(self.part, result.version_directory))
