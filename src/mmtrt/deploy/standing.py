@@ -62,7 +62,8 @@ def fits(document: Mapping[str, Any], machine: Machine) -> str:
     before, now = told.get("gpu") if isinstance(told, Mapping) else None, machine.gpu
     if now is None:
         return f"there is no GPU: {machine.gpu_trouble}"
-    if isinstance(before, Mapping) and (before.get("name"), before.get("compute_capability")) != (now.name, now.compute_capability):
+    here_now = (now.name, now.compute_capability)
+    if isinstance(before, Mapping) and (before.get("name"), before.get("compute_capability")) != here_now:
         return f"it was deployed on {before.get('name')}, and here is {now.name}"
     return ""
 

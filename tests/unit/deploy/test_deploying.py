@@ -168,7 +168,15 @@ def refusal(root: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "file", ["model.engine", "model.engine.json", "deployed.json", "bundle/models/fp32/model.onnx", "bundle/bundle.json", "bundle/more"]
+    "file",
+    [
+        "model.engine",
+        "model.engine.json",
+        "deployed.json",
+        "bundle/models/fp32/model.onnx",
+        "bundle/bundle.json",
+        "bundle/more",
+    ],
 )
 def test_rollback_refuses_what_was_altered(deployed: Deploy, first: Path, second: Path, root: Path, file: str) -> None:
     one = deployed(first).version_directory
