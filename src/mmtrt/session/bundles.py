@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mmtrt.artifacts import read_json
 from mmtrt.bundle.external_data import check_external_data, check_operators, data_locations
-from mmtrt.bundle.manifest import BundledEngine, Manifest
+from mmtrt.bundle.host_code import check_engine_code
+from mmtrt.bundle.manifest import MANIFEST_BYTES, BundledEngine, Manifest
 from mmtrt.bundle.opening import Opened, Trust, unpack, verify
 from mmtrt.bundle.plain_json import plain_json
 from mmtrt.errors import InputError, MachineError, UsageError
@@ -21,7 +22,7 @@ from mmtrt.session.opening import CURRENT, Folder, Found, Runs
 
 __all__ = ["find_bundle", "find_deployment"]
 
-_ENGINE, _BUNDLE, _DEPLOYED = "model.engine", "bundle", "deployed.json"
+_ENGINE, _BUNDLE, _DEPLOYED, _CACHE = "model.engine", "bundle", "deployed.json", "cache"
 _ON_CPU = "Session(..., runs='onnx') runs a bundle's ONNX on the CPU."
 _AGAIN = "Deploy it again: `mmtrt deploy FILE --to DIR`."
 
@@ -55,6 +56,7 @@ def find_deployment(
     return Found(
         file=engine,
         device=device,
+        cache=path.resolve() / _CACHE,
         preprocessing=_preprocessing(version / _BUNDLE, opened),
         labels=_labels(version / _BUNDLE, opened),
     )
@@ -77,7 +79,7 @@ def find_bundle(
             file = _onnx(path, folder.path, opened.manifest, target)
             return Found(file=file, device=device, folder=folder, preprocessing=preprocessing, labels=labels)
         engine, cuda = _engine(path, opened.manifest, target, device)
-        file = _with_manifest(folder.path, engine)
+        file = _with_manifest(folder.path, opened.manifest, engine)
         return Found(
             file=file,
             device=lambda: cuda,
@@ -164,13 +166,26 @@ def _misfit(engine: BundledEngine, plugins: Sequence[str]) -> str:
     return ""
 
 
-def _with_manifest(folder: Path, engine: BundledEngine) -> Path:
-    """Return the engine's file, with its manifest where a session looks for it."""
+def _with_manifest(folder: Path, manifest: Manifest, engine: BundledEngine) -> Path:
+    """Return the engine's file, with its manifest where a session looks for it; InputError where it brings a library.
+
+    Engines that bring what they run with are a deploy's to build.
+    """
     file = folder / engine.path
-    beside = file.with_name(f"{file.name}.json")
-    if folder / engine.manifest != beside:
-        shutil.copyfile(folder / engine.manifest, beside)
+    beside = f"{engine.path}.json"
+    _check_size(manifest, engine.manifest)
+    check_engine_code(file)
+    if engine.manifest != beside:
+        if any(name == beside or name.startswith(f"{beside}/") for name in manifest.files):
+            raise InputError(f"{beside} is not the manifest of {engine.path}", fix="Get the bundle again.")
+        shutil.copyfile(folder / engine.manifest, folder / beside)
     return file
+
+
+def _check_size(manifest: Manifest, name: str) -> None:
+    """Raise InputError for a file that is read at once and larger than any that mmtrt writes."""
+    if manifest.files[name].bytes > MANIFEST_BYTES:
+        raise InputError(f"the bundle's {name} has more than {MANIFEST_BYTES} bytes", fix="Make it again.")
 
 
 # ----------------------------------------------------------------------------------- what a bundle tells besides
@@ -178,6 +193,7 @@ def _with_manifest(folder: Path, engine: BundledEngine) -> Path:
 
 def _verified(folder: Path, opened: Opened, name: str) -> bytes:
     """Return the bytes of a file, which are those of the manifest also if the file was changed since."""
+    _check_size(opened.manifest, name)
     try:
         data = (folder / name).read_bytes()
     except OSError as error:
