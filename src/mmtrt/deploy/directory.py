@@ -128,7 +128,11 @@ class Directory:
     def _link(self, target: str, link: Path) -> None:
         part = self.root / f".{secrets.token_hex(8)}.part"
         part.symlink_to(target)
-        part.rename(link)
+        try:
+            part.rename(link)
+        except BaseException:
+            remove(part)
+            raise
         sync(self.root)
 
     def prune(self, keep: int, before: str) -> list[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -85,3 +88,14 @@ def test_each_new_folder_is_synced_into_the_one_above(
     deployed(first, directory=tmp_path / "srv" / "models" / "toy")
     wanted = [tmp_path, tmp_path / "srv", tmp_path / "srv" / "models", tmp_path / "srv" / "models" / "toy"]
     assert synced[:4] == wanted
+
+
+def test_a_disk_that_is_full_at_any_step_leaves_a_version_that_runs(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("full_disk.py")
+    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found.pop("deployed, new, no parts") == 1
+    # The very last thing is to sync the new link: by then it stands.
+    assert found.pop("MachineError, the disk is full, new, no parts") == 1
+    assert list(found) == ["MachineError, the disk is full, old, no parts"]
+    assert found.popitem()[1] > 40
