@@ -161,6 +161,8 @@ def test_who_signed_is_verified_before_anything_is_read(tiny: Path, tmp_path: Pa
         (lambda version: (version / "deployed.json").write_text("{}"), "is not what a deploy writes"),
         (lambda version: (version / "deployed.json").unlink(), "can't read"),
         (lambda version: _edit(version / "deployed.json", '"engine_sha256": "', "0"), "not the engine that was deploy"),
+        (lambda version: _edit(version / "deployed.json", '"digest": "', "0"), "not the bundle that was deployed"),
+        (lambda version: _edit(version / "model.engine.json", '"tensorrt"', " "), "json was altered since"),
         (lambda version: _edit(version / "bundle" / "bundle.json", '"1.0"', " "), "refused"),
         (lambda version: (version / "bundle" / "golden" / "0.json").unlink(), "refused"),
         (lambda version: (version / "bundle" / "more").touch(), "refused"),

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 
-from mmtrt.artifacts import read_json
+from mmtrt.artifacts import file_digest, read_json
 from mmtrt.bundle.external_data import check_external_data, check_operators, data_locations
 from mmtrt.bundle.host_code import check_engine_code
 from mmtrt.bundle.manifest import MANIFEST_BYTES, BundledEngine, Manifest
@@ -17,7 +17,7 @@ from mmtrt.bundle.plain_json import plain_json
 from mmtrt.errors import InputError, MachineError, UsageError
 from mmtrt.preprocess import Preprocessing, parse_preprocessing
 from mmtrt.runtimes.cuda import Cuda
-from mmtrt.runtimes.tensorrt_api import LABELS, import_flavour, manifest_data
+from mmtrt.runtimes.tensorrt_api import LABELS, import_flavour, manifest_data, manifest_path
 from mmtrt.session.opening import CURRENT, Folder, Found, Runs
 
 __all__ = ["find_bundle", "find_deployment"]
@@ -44,6 +44,8 @@ def find_deployment(
     if runs == "onnx":
         return find_bundle(version / _BUNDLE, runs=runs, target=deployed.get("target"), trust=trust, device=device)
     opened = verify(version / _BUNDLE, trust)
+    if opened.digest != deployed.get("digest"):
+        raise InputError(f"{version / _BUNDLE} is not the bundle that was deployed, by {_DEPLOYED}", fix=_AGAIN)
     engine = version / _ENGINE
     told = manifest_data(engine)
     if told is None:
@@ -51,6 +53,8 @@ def find_deployment(
     digest = (told.get("engine") or {}).get("sha256")
     if digest is None or digest != deployed.get("engine_sha256"):
         raise InputError(f"{engine} is not the engine that was deployed, by {_DEPLOYED}", fix=_AGAIN)
+    if file_digest(manifest_path(engine)) != deployed.get("manifest_sha256"):
+        raise InputError(f"{manifest_path(engine)} was altered since it was deployed", fix=_AGAIN)
     if (told.get("onnx") or {}).get("sha256") not in {model.digest for model in opened.manifest.models.values()}:
         raise InputError(f"{engine} was built from another ONNX than the bundle's", fix=_AGAIN)
     return Found(
