@@ -52,7 +52,11 @@ def deploy(request: DeployRequest) -> DeployResult:
         with directory.part() as part:
             (part / BUNDLE).mkdir()
             bundle = unpack(request.bundle, part / BUNDLE, request.trust)
-            return _Deploy(request, directory, notes, part, bundle).run()
+            result = _Deploy(request, directory, notes, part, bundle).run()
+        with contextlib.suppress(OSError):
+            # Also where it was rejected, or built only: else each such deploy takes some more of the disk.
+            engines.tidy(directory.cache, request.keep + 2)
+        return result
 
 
 def roll_back(root: Path, trust: Trust | None = None) -> DeployResult:
@@ -292,10 +296,6 @@ class _Deploy:
         write_json(self.part / DOCUMENT, result.to_json())
         self.request.stage("switch")
         self.directory.switch(self.directory.publish(self.part, result.version_directory))
-        self._tidy(result)
-        return result
-
-    def _tidy(self, result: DeployResult) -> None:
         with contextlib.suppress(OSError):
             self.directory.prune(self.request.keep, result.previous)
-            engines.tidy(self.directory.cache, self.request.keep + 2)
+        return result

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from deployments import refused
+from deployments import make_bundle, refused
 
 from mmtrt.deploy import directory, engines
 from mmtrt.errors import UsageError
@@ -63,6 +63,18 @@ def test_the_cache_loses_nothing_that_a_deploy_did_not_make(tmp_path: Path) -> N
         assert names >= {"letters", ".k.bin.1.01234567.part"}
         assert len(names) == 2 + kept
     assert (tmp_path / "runtime" / f"{9:032x}.bin").exists()
+
+
+def test_deploys_that_come_to_nothing_do_not_fill_the_disk(deployed: Deploy, tmp_path: Path, root: Path) -> None:
+    for number in range(7):
+        bundle = make_bundle(tmp_path / f"{number}", version=f"1.{number}")
+        if number % 2:
+            assert deployed(bundle, until="build").state == "built, not run"
+        else:
+            assert deployed(bundle, max_p50_ms=0.1).state == "rejected"
+    assert len(list((root / "cache" / "engines").iterdir())) == 4
+    # The last one is still there.
+    assert deployed(bundle).engine == "cached"
 
 
 @pytest.fixture
