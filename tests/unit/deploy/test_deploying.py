@@ -364,6 +364,7 @@ def test_a_directory_is_deployed_as_a_file_is(deployed: Deploy, first: Path, tmp
         ({"ranges": {"batch": [1, 2, 2**31]}}, "ranges.batch"),
         ({"ranges": {}}, "no range for the size 'batch'"),
         ({"heads": {"y": 1}}, "heads.y"),
+        ({"heads": {"y": "oracle"}}, "no kind of output"),
     ],
 )
 def test_a_spec_that_is_none_is_refused(
