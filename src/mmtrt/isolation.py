@@ -22,6 +22,12 @@ __all__ = ["CrashError", "child", "death", "end_children", "follow_parent", "mai
 
 _Result = TypeVar("_Result")
 _PDEATHSIG = 1
+# `-m` would import from the current directory first, where whoever brings a bundle may have put a numpy.py.
+_CHILD = """import sys
+if sys.path[:1] == [""]:
+    del sys.path[0]
+from mmtrt.isolation import main
+main(*sys.argv[1:])"""
 
 
 _CHILDREN: set[subprocess.Popen[bytes]] = set()
@@ -66,7 +72,7 @@ def run_isolated(
         call, reply, log = Path(folder, "call"), Path(folder, "reply"), Path(folder, "log")
         # The path first: the function and its arguments may need it to be found.
         call.write_bytes(pickle.dumps(sys.path) + pickle.dumps((function, args, kwargs)))
-        command = [sys.executable, "-m", "mmtrt.isolation", str(call), str(reply), str(os.getpid())]
+        command = [sys.executable, "-c", _CHILD, str(call), str(reply), str(os.getpid())]
         # This very mmtrt, also where it runs from a source tree.
         path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
         with log.open("wb") as stderr:
@@ -147,10 +153,3 @@ def _failure(error: Exception) -> _Outcome:
     if isinstance(error, MmtrtError) or (isinstance(error, OSError) and error.errno is not None):
         return _Outcome(error=error)
     return _Outcome(trace="".join(traceback.format_exception(error)))
-
-
-if __name__ == "__main__":
-    # Pickle must find these classes under the module's own name, not under __main__.
-    from mmtrt.isolation import main as run
-
-    run(*sys.argv[1:])

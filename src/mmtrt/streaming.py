@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import queue
 import signal
+import stat
 import threading
 import time
 from collections import deque
@@ -252,9 +253,11 @@ def _listed(folder: Path, suffixes: Sequence[str]) -> dict[str, tuple[int, int]]
     try:
         for path in folder.iterdir():
             if path.suffix.lower() in suffixes:
-                with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                with contextlib.suppress(OSError):  # it went meanwhile, or is a link that leads nowhere
                     told = path.stat()
-                    found[path.name] = (told.st_mtime_ns, told.st_size)
+                    # A pipe would be waited for.
+                    if stat.S_ISREG(told.st_mode):
+                        found[path.name] = (told.st_mtime_ns, told.st_size)
     except OSError as error:
         raise InputError(f"can't read the folder {folder}: {error.strerror}", fix="Check the path.") from error
     return found

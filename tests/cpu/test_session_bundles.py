@@ -167,6 +167,8 @@ def test_a_directory_to_which_nothing_was_deployed_yet_is_told(tmp_path: Path) -
         (lambda version: (version / "deployed.json").write_text("{}"), "is not what a deploy writes"),
         (lambda version: (version / "deployed.json").unlink(), "can't read"),
         (lambda version: _edit(version / "deployed.json", '"engine_sha256": "', "0"), "not the engine that was deploy"),
+        (lambda version: _edit(version / "deployed.json", '"digest": "', "0"), "not the bundle that was deployed"),
+        (lambda version: _edit(version / "model.engine.json", '"tensorrt"', " "), "json was altered since"),
         (lambda version: _edit(version / "bundle" / "bundle.json", '"1.0"', " "), "refused"),
         (lambda version: (version / "bundle" / "golden" / "0.json").unlink(), "refused"),
         (lambda version: (version / "bundle" / "more").touch(), "refused"),
@@ -217,3 +219,26 @@ def test_a_session_that_is_dropped_leaves_nothing(tiny: Path, tmp_path: Path, te
     assert folder.stat().st_uid == os.getuid()
     with pytest.warns(ResourceWarning, match="dropped without close"):
         del session
+
+
+def test_what_a_killed_session_left_goes_with_the_next_one(tiny: Path, tmp_path: Path, temporary: Path) -> None:
+    bundle = make_bundle(tmp_path / "tiny.mmtrt", tiny)
+    left = temporary / "mmtrt-session-killed"
+    (left / "models").mkdir(parents=True)
+    link = temporary / "mmtrt-session-link"
+    link.symlink_to(tmp_path)
+    with Session(bundle, runs="onnx") as first, Session(bundle, runs="onnx") as second:
+        assert not left.exists()
+        assert len(list(temporary.iterdir())) == 3
+        assert first.inputs == second.inputs
+        assert bundle.exists()
+    link.unlink()
+
+
+def test_a_file_that_would_take_the_memory_is_not_read(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmtrt.session.bundles.MANIFEST_BYTES", 16)
+    path = make_bundle(tmp_path / "tiny.mmtrt", tiny, labels=LABELS)
+    with pytest.raises(InputError, match=r"labels/answer\.json has more than 16 bytes"):
+        Session(path, runs="onnx")

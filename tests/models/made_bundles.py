@@ -90,10 +90,11 @@ def make_deployment(folder: Path, onnx: Path, engine: Path, **bundle: Any) -> Pa
         directory=str(folder),
         name="tiny",
         version="1.0",
-        digest="0123456789ab",
+        digest=(version / "bundle" / "bundle.sha256").read_text(encoding="utf-8").strip(),
         version_directory=version.name,
         target="board",
         engine_sha256=file_digest(engine),
+        manifest_sha256=file_digest(version / "model.engine.json"),
     )
     _json(version / "deployed.json", told.to_json())
     (folder / "current").symlink_to(Path("versions") / version.name)

@@ -57,6 +57,13 @@ def test_json_is_one_document_on_stdout(explain: Explain, fix: str | None) -> No
     assert told.startswith("mmtrt: ü failed\n")
 
 
+def test_what_a_terminal_would_obey_is_shown(explain: Explain) -> None:
+    _, told, document = explain(RecipeError("node \x1b]0;owned\x07\nis none", fix="\x9b2J"), "--json")
+    assert told == "mmtrt: node \\x1b]0;owned\\x07\nis none\n  \\x9b2J\n"
+    assert document is not None
+    assert document["error"] == "node \x1b]0;owned\x07\nis none"
+
+
 def test_names_that_are_no_unicode_are_told() -> None:
     code = """
 import os, sys

@@ -186,6 +186,17 @@ def test_a_time_limit_ends_the_child(calls: Any, tmp_path: Path) -> None:
         assert not alive(int((tmp_path / "pid").read_text(encoding="utf-8")))
 
 
+def test_nothing_is_imported_from_the_current_directory(
+    calls: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "stick"
+    here.mkdir()
+    for name in ("pickle", "ctypes", "numpy"):
+        (here / f"{name}.py").write_text("raise SystemExit('planted')", encoding="utf-8")
+    monkeypatch.chdir(here)
+    assert run_isolated(calls.add, 1, b=2, what="it") == 3
+
+
 @pytest.fixture
 def hanging(calls: Any, tmp_path: Path) -> Any:
     """A process that waits for its child, and the child's id."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import sys
 import zlib
 from pathlib import Path
@@ -169,6 +170,7 @@ def test_a_grey_map_is_read(tmp_path: Path) -> None:
         (ppm(PICTURE)[:-1], "it has 71 bytes of pixels, and 72 by its header"),
         (b"P6 6 4 65535\n" + bytes(144), "its largest value is 65535"),
         (bmp(PICTURE, True)[:-1], "bytes of pixels"),
+        (bmp(PICTURE, True)[:18] + b"\xff\xff\xff\x7f" * 2 + bmp(PICTURE, True)[26:], "bytes of pixels, and 13835"),
         (b"\x93NUMPY\1\0\x02\0{}", "is broken"),
         (npy(np.array([{}])), "is broken: Object arrays"),
         (npy(PICTURE)[:-1], "is broken"),
@@ -189,6 +191,18 @@ def test_a_file_of_no_known_form_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"none")
     with pytest.raises(InputError, match=r"picture\.png is no picture that Pillow knows"):
         read_picture(path)
+
+
+def test_whatever_pillow_makes_of_a_broken_picture_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = pytest.importorskip("PIL.Image")
+
+    def broken(_: object) -> None:
+        raise struct.error("unpack requires a buffer of 4 bytes")
+
+    monkeypatch.setattr(image, "open", broken)
+    (tmp_path / "picture").write_bytes(b"II*\0")
+    with pytest.raises(InputError, match="is broken: unpack requires"):
+        read_picture(tmp_path / "picture")
 
 
 def png(pixels: np.ndarray) -> bytes:

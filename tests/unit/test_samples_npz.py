@@ -142,6 +142,31 @@ def test_thousands_of_arrays_are_refused(tmp_path: Path) -> None:
         read_npz(path)
 
 
+def test_a_directory_of_millions_is_not_read(tmp_path: Path) -> None:
+    path = npz(tmp_path / "x.npz", {"x.npy": npy("(1,)", bytes(4))}, zipfile.ZIP_STORED)
+    data = path.read_bytes()
+    at, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    rows = data[at:end] * (1 + (8 << 20) // (end - at))
+    path.write_bytes(data[:at] + rows + data[end : end + 12] + struct.pack("<I", len(rows)) + data[end + 16 :])
+    with pytest.raises(SampleError, match=r"its directory has \d+ bytes, more than 4194304"):
+        read_npz(path)
+
+
+def test_a_header_that_would_take_a_parser_s_memory_is_refused(tmp_path: Path) -> None:
+    header = b"{" + b" " * (1 << 17)
+    told = b"\x93NUMPY\x02\x00" + struct.pack("<I", len(header)) + header
+    with pytest.raises(SampleError, match="header has 131073 bytes"):
+        read_npz(npz(tmp_path / "x.npz", {"x.npy": told}))
+
+
+def test_a_set_s_own_description_is_small(tmp_path: Path) -> None:
+    npz(tmp_path / "0.npz", {"x.npy": npy("(1,)", bytes(4))})
+    with (tmp_path / "set.json").open("wb") as stream:
+        stream.truncate(5 << 20)
+    with pytest.raises(SampleError, match=r"set\.json has more than"):
+        open_set(str(tmp_path))
+
+
 def test_what_is_encrypted_is_told(tmp_path: Path) -> None:
     data = bytearray(npz(tmp_path / "x.npz", {"x.npy": npy("(1,)", bytes(4))}).read_bytes())
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):

@@ -193,6 +193,18 @@ def test_a_folder_gives_what_is_there_and_what_comes(tmp_path: Path) -> None:
     assert list(found) == []
 
 
+def test_what_is_no_file_is_passed_by(tmp_path: Path) -> None:
+    (tmp_path / "b.png").touch()
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "folder.png").mkdir()
+    stop = threading.Event()
+    files = watch_folder(tmp_path, stop=stop)
+    assert next(files) == tmp_path / "b.png"
+    stop.set()
+    assert list(files) == []
+
+
 def test_a_file_that_is_still_written_is_waited_for(tmp_path: Path) -> None:
     stop = threading.Event()
     path = tmp_path / "slow.ppm"

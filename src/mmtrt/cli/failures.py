@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 import traceback
@@ -14,7 +15,7 @@ import typer
 import mmtrt
 from mmtrt.errors import EXIT_INTERRUPTED, MachineError, MmtrtError
 
-__all__ = ["explain_failure", "interrupted"]
+__all__ = ["explain_failure", "interrupted", "shown"]
 
 _BUG = 70
 _EXTRAS = {
@@ -80,10 +81,13 @@ def _of_the_machine(error: BaseException) -> MachineError | None:
     return None
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
 def _say(message: str, fix: str | None, code: int) -> None:
-    print(f"mmtrt: {message}", file=sys.stderr)  # noqa: T201 -- this is what prints
+    print(f"mmtrt: {shown(message)}", file=sys.stderr)  # noqa: T201 -- this is what prints
     if fix:
-        print(f"  {fix}", file=sys.stderr)  # noqa: T201
+        print(f"  {shown(fix)}", file=sys.stderr)  # noqa: T201
     if "--json" in sys.argv:
         document = {"schema": "mmtrt.error/1", "error": message, "fix": fix, "exit_code": code}
         try:
@@ -91,6 +95,11 @@ def _say(message: str, fix: str | None, code: int) -> None:
             print(json.dumps(document), flush=True)  # noqa: T201
         except BrokenPipeError:
             _hang_up()
+
+
+def shown(text: str) -> str:
+    """Return a text that a terminal does not obey: an ONNX may name its nodes as it likes."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _hang_up() -> None:

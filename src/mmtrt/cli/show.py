@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmtrt.cli.failures import shown
 from mmtrt.errors import MachineError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Show:
     def note(self, text: str) -> None:
         """Tell something that the user should know."""
         if not self.quiet:
-            print(f"note: {text}", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"note: {shown(text)}", file=sys.stderr, flush=True)  # noqa: T201
 
     def done(self) -> None:
         """Take the spinner away."""

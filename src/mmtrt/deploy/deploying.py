@@ -6,14 +6,15 @@ import contextlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mmtrt.artifacts import write_json
+from mmtrt.artifacts import file_digest, write_json
 from mmtrt.bundle.archive import sealed
 from mmtrt.bundle.external_data import check_external_data, check_operators, data_locations
 from mmtrt.bundle.manifest import BundledOnnx, Manifest, check_plugins, version_key
 from mmtrt.bundle.opening import Opened, Trust, unpack
+from mmtrt.bundle.reading import resolved
 from mmtrt.deploy import engines
 from mmtrt.deploy.choosing import Chosen, choose, refused, targets_of
-from mmtrt.deploy.directory import BUNDLE, DOCUMENT, Directory, Version, opened
+from mmtrt.deploy.directory import BUNDLE, DOCUMENT, ENGINE, Directory, Version, opened
 from mmtrt.deploy.engines import ReadyEngine, Wanted
 from mmtrt.deploy.golden import Golden, Measured, measured
 from mmtrt.deploy.preflight import Machine, look, mismatches, room
@@ -24,6 +25,7 @@ from mmtrt.engine.flavours import Flavour
 from mmtrt.engine.targets import Target
 from mmtrt.errors import InputError, MachineError, UsageError
 from mmtrt.results import DeployResult, Mismatch
+from mmtrt.runtimes.tensorrt_api import manifest_path
 from mmtrt.tensors import ModelSpec
 
 __all__ = ["deploy", "roll_back"]
@@ -42,7 +44,7 @@ def deploy(request: DeployRequest) -> DeployResult:
     with opened(request.directory) as directory:
         notes = Notes(request.note)
         request.stage(f"verify {request.bundle}")
-        seal = sealed(request.bundle)
+        seal = sealed(resolved(request.bundle))
         standing = _standing(request, directory, seal.digest, notes)
         if standing is not None:
             return standing
@@ -50,7 +52,11 @@ def deploy(request: DeployRequest) -> DeployResult:
         with directory.part() as part:
             (part / BUNDLE).mkdir()
             bundle = unpack(request.bundle, part / BUNDLE, request.trust)
-            return _Deploy(request, directory, notes, part, bundle).run()
+            result = _Deploy(request, directory, notes, part, bundle).run()
+        with contextlib.suppress(OSError):
+            # Also where it was rejected, or built only: else each such deploy takes some more of the disk.
+            engines.tidy(directory.cache, request.keep + 2)
+        return result
 
 
 def roll_back(root: Path, trust: Trust | None = None) -> DeployResult:
@@ -233,7 +239,7 @@ class _Deploy:
             precision=wanted.precision,
             digest=ready.manifest.engine_digest,
             budget=self._model(wanted.target).budget,
-            profile=ready.manifest.profile,
+            profile=wanted.profile,
             cache=self.directory.cache,
             duration_s=self.request.duration_s,
         )
@@ -285,14 +291,11 @@ class _Deploy:
         if why:
             self.notes(why)
             return replace(result, state="rejected", version_directory="", notes=self.notes.all())
-        result = replace(result, switched=True, notes=self.notes.all())
+        told = file_digest(manifest_path(self.part / ENGINE))
+        result = replace(result, switched=True, manifest_sha256=told, notes=self.notes.all())
         write_json(self.part / DOCUMENT, result.to_json())
         self.request.stage("switch")
         self.directory.switch(self.directory.publish(self.part, result.version_directory))
-        self._tidy(result)
-        return result
-
-    def _tidy(self, result: DeployResult) -> None:
         with contextlib.suppress(OSError):
             self.directory.prune(self.request.keep, result.previous)
-            engines.tidy(self.directory.cache, self.request.keep + 2)
+        return result

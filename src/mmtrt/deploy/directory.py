@@ -20,6 +20,8 @@ __all__ = ["BUNDLE", "DOCUMENT", "ENGINE", "Directory", "Version", "opened", "pa
 BUNDLE, ENGINE, DOCUMENT = "bundle", "model.engine", "deployed.json"
 _LOCK, _VERSIONS, _CACHE, _CURRENT = ".deploy.lock", "versions", "cache", "current"
 _VERSION = re.compile(r"(\d{4,9})-([A-Za-z0-9][A-Za-z0-9._-]{0,63})-(\d{1,9}(?:\.\d{1,9}){0,3})-([0-9a-f]{12})")
+_CACHES = ("engines", "timing", "runtime")
+_MASK = 0o022
 _PART = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
@@ -63,7 +65,8 @@ class Directory:
     def versions(self) -> list[Version]:
         """Return the versions that are whole, in the order in which they were deployed."""
         folder = self.root / _VERSIONS
-        names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+        paths = folder.iterdir() if folder.is_dir() else ()
+        names = [path.name for path in paths if path.is_dir() and not path.is_symlink()]
         found = map(self._version, names)
         return sorted((version for version in found if version is not None), key=lambda version: version.number)
 
@@ -125,7 +128,11 @@ class Directory:
     def _link(self, target: str, link: Path) -> None:
         part = self.root / f".{secrets.token_hex(8)}.part"
         part.symlink_to(target)
-        part.rename(link)
+        try:
+            part.rename(link)
+        except BaseException:
+            remove(part)
+            raise
         sync(self.root)
 
     def prune(self, keep: int, before: str) -> list[str]:
@@ -141,6 +148,15 @@ class Directory:
                 version.path.rename(part)
                 remove(part)
         return [version.path.name for version in gone]
+
+    def check_inside(self) -> None:
+        """Raise UsageError where one of our folders is a link: all that is written and removed lies in the root."""
+        for folder in (self.root / _VERSIONS, self.cache, *(self.cache / name for name in _CACHES)):
+            if folder.is_symlink():
+                raise UsageError(
+                    f"{folder} is a link, and a deploy writes to its own directory alone",
+                    fix="Put the whole deployment where that leads to, with --to.",
+                )
 
     def sweep(self) -> None:
         """Remove what deploys left that died: only names that ours make, and nobody else is at work."""
@@ -179,27 +195,52 @@ def opened(root: Path) -> Iterator[Directory]:
 
     It is made where it is missing. UsageError where it holds something else.
     """
+    # A service may be started without one, and what others could write here, they could run.
+    mask = os.umask(_MASK)
+    os.umask(mask | _MASK)
+    try:
+        with _locked(root):
+            directory = Directory(root)
+            directory.check_inside()
+            directory.sweep()
+            yield directory
+    finally:
+        os.umask(mask)
+
+
+@contextlib.contextmanager
+def _locked(root: Path) -> Iterator[None]:
     with machine_errors(str(root)):
-        if not root.is_dir():
-            root.mkdir(parents=True, exist_ok=True)
-            sync(root.resolve().parent)
-        if not (root / _LOCK).exists() and any(root.iterdir()):
+        _make_folder(root)
+        fresh = not (root / _LOCK).exists()
+        if fresh and any(root.iterdir()):
             raise UsageError(
                 f"{root} is no directory of a deployment", fix="Give an empty or a new directory, or an earlier one."
             )
         descriptor = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
+        if fresh:
+            # It tells that the directory is ours, so it must not be the one that a power cut takes.
+            sync(root)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise MachineError(
                 f"another deploy to {root} is at work", fix="Wait for its end, and run this one again."
             ) from None
-        directory = Directory(root)
-        directory.sweep()
-        yield directory
+        yield
     finally:
         os.close(descriptor)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder with those above it, each on the disk before what is in it."""
+    if folder.is_dir():
+        return
+    above = folder.absolute().parent
+    _make_folder(above)
+    folder.mkdir(exist_ok=True)
+    sync(above)
 
 
 def sync_tree(folder: Path) -> None:

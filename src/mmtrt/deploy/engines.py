@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ __all__ = [
 
 _ENGINE = "model.engine"
 _TIMING = "timing.cache"
+_KEPT = re.compile(r"[0-9a-f]{32}(\.bin)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,6 +307,9 @@ def forget(cache: Path, wanted: Wanted) -> None:
 def tidy(cache: Path, most: int) -> None:
     """Keep what was used last in the cache: that many engines, and as many files of what a runtime compiled."""
     for folder in (cache / "engines", cache / "runtime"):
-        found = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
+        paths = folder.iterdir() if folder.is_dir() else ()
+        # What has another name is another's, or is being written.
+        ours = [path for path in paths if _KEPT.fullmatch(path.name)]
+        found = sorted(ours, key=lambda path: path.stat().st_mtime)
         for path in found[: max(len(found) - most, 0)]:
             remove(path)

@@ -21,7 +21,19 @@ from mmtrt.parity.verdict import whole_verdict
 from mmtrt.results import BenchRow, CheckResult, OutputResult
 from mmtrt.runtimes.saved import SavedRunner
 from mmtrt.runtimes.tensorrt import TensorRTRunner
-from mmtrt.samples import OUTPUT, Sample, SampleSet, batches, checked, largest_batch, open_set, split_label, with_prefix
+from mmtrt.samples import (
+    OUTPUT,
+    Sample,
+    SampleSet,
+    batches,
+    check_npz,
+    checked,
+    largest_batch,
+    open_set,
+    split_label,
+    with_prefix,
+)
+from mmtrt.samples.npz import PLENTY
 from mmtrt.tensors import Array, ModelSpec, Profile
 
 __all__ = ["Golden", "Measured", "measured"]
@@ -75,6 +87,7 @@ def measured(golden: Golden) -> Measured:
 def _measured(golden: Golden) -> Measured:
     # What is compiled for this GPU belongs to the deployment.
     os.environ["MMTRT_CACHE_DIR"] = str(golden.cache)
+    _check_size(golden.samples)
     samples = open_set(str(golden.samples))
     every = list(checked(samples, golden.spec))
     taken = fitting(every, golden.profile)
@@ -97,6 +110,16 @@ def _measured(golden: Golden) -> Measured:
         p50_ms=math.nan if row is None else row.p50_ms,
         notes=tuple(notes),
     )
+
+
+def _check_size(samples: Path) -> None:
+    """Raise SampleError where the golden samples, which are all held at once, would take this board's memory."""
+    try:
+        check_npz(sorted(samples.glob("*.npz")), PLENTY)
+    except SampleError as error:
+        raise SampleError(
+            error.message, fix=f"Golden samples hold at most {PLENTY >> 20} MiB together: carry fewer in the bundle."
+        ) from error
 
 
 def _compared(golden: Golden, samples: SampleSet, taken: list[Sample], bounds: Mapping[str, float]) -> CheckResult:

@@ -10,12 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mmtrt.engine.targets import Target
 from mmtrt.errors import InputError
+from mmtrt.metrics.heads import KINDS, UNKNOWN
 from mmtrt.samples import Sample
 from mmtrt.tensors import ModelSpec, Profile, ShapeRange
 
 __all__ = ["fitting", "profile_for", "spec_of"]
 
-_Size = Annotated[int, Field(ge=0)]
+_Size = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class _Tensor(BaseModel):
@@ -50,6 +51,13 @@ class _Spec(BaseModel):
     source: str = ""
     digest: str = ""
     versions: dict[str, str] = {}
+
+    @field_validator("heads")
+    @classmethod
+    def _kinds(cls, heads: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(set(heads.values()) - {UNKNOWN, *KINDS}):
+            raise ValueError(f"{unknown[0]!r} is no kind of output that mmtrt knows")
+        return heads
 
 
 def spec_of(told: Mapping[str, Any]) -> ModelSpec:

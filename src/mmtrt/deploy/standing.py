@@ -12,7 +12,7 @@ from mmtrt.deploy.directory import Directory, Version
 from mmtrt.deploy.preflight import Machine
 from mmtrt.errors import InputError, MachineError
 from mmtrt.results import DeployResult, Mismatch
-from mmtrt.runtimes.tensorrt_api import LABELS, check_digest
+from mmtrt.runtimes.tensorrt_api import LABELS, check_digest, manifest_path
 
 __all__ = ["document_of", "fits", "of_document", "previous_name", "rolled_back", "verified"]
 
@@ -44,6 +44,9 @@ def verified(version: Version, trust: Trust | None) -> tuple[Opened, Mapping[str
     if opened.digest != document.get("digest"):
         raise InputError(f"{version.path} was altered: its bundle is not the one that was deployed", fix=_AGAIN)
     check_digest(version.engine, str(document.get("engine_sha256")), found=file_digest(version.engine))
+    # Without it no session opens the engine.
+    if file_digest(manifest_path(version.engine)) != document.get("manifest_sha256"):
+        raise InputError(f"{manifest_path(version.engine)} was altered since it was deployed", fix=_AGAIN)
     return opened, document
 
 
@@ -55,10 +58,12 @@ def fits(document: Mapping[str, Any], machine: Machine) -> str:
     label = next((label for name, label in LABELS.items() if name == flavor), flavor)
     if found != version:
         return f"its engine is for {label} {version}, and here is {found or 'none'}"
-    before, now = (document.get("machine") or {}).get("gpu"), machine.gpu
+    told = document.get("machine")
+    before, now = told.get("gpu") if isinstance(told, Mapping) else None, machine.gpu
     if now is None:
         return f"there is no GPU: {machine.gpu_trouble}"
-    if before and (before.get("name"), before.get("compute_capability")) != (now.name, now.compute_capability):
+    here_now = (now.name, now.compute_capability)
+    if isinstance(before, Mapping) and (before.get("name"), before.get("compute_capability")) != here_now:
         return f"it was deployed on {before.get('name')}, and here is {now.name}"
     return ""
 

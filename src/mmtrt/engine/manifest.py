@@ -135,7 +135,7 @@ def read(engine: Path) -> Manifest:
         raise InputError(f"there is no manifest {path}", fix="Copy it with the engine, or build the engine again.")
     try:
         return _from_json(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{path} is broken: {type(error).__name__}: {error}", fix="Build the engine again.") from error
 
 

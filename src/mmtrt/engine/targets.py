@@ -44,7 +44,7 @@ class Target(BaseModel):
     name: str
     description: str
     flavor: str = Field(default="auto", pattern=f"^({'|'.join(('auto', *FLAVOURS))})$")
-    workspace_mib: int | None = Field(default=None, ge=1)
+    workspace_mib: int | None = Field(default=None, ge=1, le=1 << 24)
     optimization_level: int | None = Field(default=None, ge=0, le=5)
     hardware_compatibility: HardwareCompatibility = "none"
     version_compatible: bool = False

@@ -30,8 +30,9 @@ class DeployResult:
     """One deploy, or one rollback. A part that was not reached is None; `switched` says whether `current` is new.
 
     `rejected` is an engine that ran, and was out of its budget or too slow. `engine` is `reused` from the bundle,
-    `cached` from an earlier deploy, or `built`; `parity` is that of `CheckResult.to_json`, `latency` a row of
-    `BenchRow.to_json`, `ran` what really ran and where, empty where the engine was built, not run.
+    `cached` from an earlier deploy, or `built`; `manifest_sha256` is the digest of its manifest's file. `parity` is
+    that of `CheckResult.to_json`, `latency` a row of `BenchRow.to_json`, `ran` what really ran and where, empty where
+    the engine was built, not run.
     """
 
     state: Literal["deployed", "built, not run", "rolled back", "already deployed", "rejected"]
@@ -45,6 +46,7 @@ class DeployResult:
     signed_by: str = ""
     engine: Literal["reused", "cached", "built", ""] = ""
     engine_sha256: str = ""
+    manifest_sha256: str = ""
     flavor: str = ""
     flavor_version: str = ""
     build_s: float | None = None

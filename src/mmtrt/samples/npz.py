@@ -29,6 +29,8 @@ EXPANDED = 64
 """One that holds more must itself have a part of them as large as this; deflate makes a thousandth of zeros."""
 
 _MEMBERS = 4096
+_DIRECTORY_BYTES = 4 << 20
+_HEADER_BYTES = 1 << 16
 
 
 def read_npz(file: Path, *, without: tuple[str, ...] = ()) -> dict[str, Array]:
@@ -54,14 +56,27 @@ def check_npz(files: Iterable[Path], limit: int) -> None:
 def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
     """Open a file's archive; what goes wrong with it is a SampleError that names it."""
     try:
-        with file.open("rb") as stream, zipfile.ZipFile(_archive(stream)) as archive:
+        with file.open("rb", buffering=0) as raw, _Bounded(raw) as stream, zipfile.ZipFile(_archive(stream)) as archive:
+            stream.most = None
             yield archive
     # What is encrypted is a RuntimeError to zipfile; an array may be said to have any shape.
     except (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise SampleError(f"{file} is no readable .npz: {error}", fix="Write it with numpy.savez.") from error
 
 
-def _archive(stream: BinaryIO) -> BinaryIO:
+class _Bounded(io.BufferedReader):
+    """A file of which no more than `most` bytes are read at once: zipfile reads a directory of any size."""
+
+    most: int | None = _DIRECTORY_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read as a file does; ValueError for more than that."""
+        if self.most is not None and size is not None and size > self.most:
+            raise ValueError(f"its directory has {size} bytes, more than {self.most}")
+        return super().read(size)
+
+
+def _archive(stream: io.BufferedReader) -> BinaryIO:
     # zipfile finds one in the middle of anything.
     if stream.read(2) != b"PK":
         raise ValueError("it is no archive")
@@ -98,7 +113,10 @@ def _array(data: bytes) -> Array:
     if version not in {(1, 0), (2, 0)}:
         raise ValueError(f"an array of numpy's format {version[0]}.{version[1]}")
     width = 2 if version == (1, 0) else 4
-    head = 8 + width + int.from_bytes(data[8 : 8 + width], "little")
+    length = int.from_bytes(data[8 : 8 + width], "little")
+    if length > _HEADER_BYTES:
+        raise ValueError(f"an array whose header has {length} bytes")
+    head = 8 + width + length
     shape, fortran, dtype = _header(version, data[8:head])
     if dtype.hasobject:
         raise ValueError("an array of Python objects is not opened")

@@ -26,6 +26,7 @@ else:
 __all__ = ["import_object", "open_set"]
 
 _SETS = Path("calibration/sets")
+_ABOUT_BYTES = 4 << 20
 
 
 def open_set(reference: str, *, count: int | None = None) -> SampleSet:
@@ -93,6 +94,8 @@ def _same_count(folder: Path, found: int) -> None:
 def _about(folder: Path) -> dict[str, Any]:
     """Return what mmtrt wrote about a folder's samples, nothing where it wrote none."""
     about = folder / "set.json"
+    if about.is_file() and about.stat().st_size > _ABOUT_BYTES:
+        raise SampleError(f"{about} has more than {_ABOUT_BYTES} bytes", fix="Write the set again.")
     told = read_json(about) if about.is_file() else {}
     return told if isinstance(told, dict) else {}
 

@@ -8,20 +8,21 @@ from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 
-from mmtrt.artifacts import read_json
+from mmtrt.artifacts import file_digest, read_json
 from mmtrt.bundle.external_data import check_external_data, check_operators, data_locations
-from mmtrt.bundle.manifest import BundledEngine, Manifest
+from mmtrt.bundle.host_code import check_engine_code
+from mmtrt.bundle.manifest import MANIFEST_BYTES, BundledEngine, Manifest
 from mmtrt.bundle.opening import Opened, Trust, unpack, verify
 from mmtrt.bundle.plain_json import plain_json
 from mmtrt.errors import InputError, MachineError, UsageError
 from mmtrt.preprocess import Preprocessing, parse_preprocessing
 from mmtrt.runtimes.cuda import Cuda
-from mmtrt.runtimes.tensorrt_api import LABELS, import_flavour, manifest_data
+from mmtrt.runtimes.tensorrt_api import LABELS, import_flavour, manifest_data, manifest_path
 from mmtrt.session.opening import CURRENT, Folder, Found, Runs
 
 __all__ = ["find_bundle", "find_deployment"]
 
-_ENGINE, _BUNDLE, _DEPLOYED = "model.engine", "bundle", "deployed.json"
+_ENGINE, _BUNDLE, _DEPLOYED, _CACHE = "model.engine", "bundle", "deployed.json", "cache"
 _ON_CPU = "Session(..., runs='onnx') runs a bundle's ONNX on the CPU."
 _AGAIN = "Deploy it again: `mmtrt deploy FILE --to DIR`."
 
@@ -43,6 +44,8 @@ def find_deployment(
     if runs == "onnx":
         return find_bundle(version / _BUNDLE, runs=runs, target=deployed.get("target"), trust=trust, device=device)
     opened = verify(version / _BUNDLE, trust)
+    if opened.digest != deployed.get("digest"):
+        raise InputError(f"{version / _BUNDLE} is not the bundle that was deployed, by {_DEPLOYED}", fix=_AGAIN)
     engine = version / _ENGINE
     told = manifest_data(engine)
     if told is None:
@@ -50,11 +53,14 @@ def find_deployment(
     digest = (told.get("engine") or {}).get("sha256")
     if digest is None or digest != deployed.get("engine_sha256"):
         raise InputError(f"{engine} is not the engine that was deployed, by {_DEPLOYED}", fix=_AGAIN)
+    if file_digest(manifest_path(engine)) != deployed.get("manifest_sha256"):
+        raise InputError(f"{manifest_path(engine)} was altered since it was deployed", fix=_AGAIN)
     if (told.get("onnx") or {}).get("sha256") not in {model.digest for model in opened.manifest.models.values()}:
         raise InputError(f"{engine} was built from another ONNX than the bundle's", fix=_AGAIN)
     return Found(
         file=engine,
         device=device,
+        cache=path.resolve() / _CACHE,
         preprocessing=_preprocessing(version / _BUNDLE, opened),
         labels=_labels(version / _BUNDLE, opened),
     )
@@ -77,7 +83,7 @@ def find_bundle(
             file = _onnx(path, folder.path, opened.manifest, target)
             return Found(file=file, device=device, folder=folder, preprocessing=preprocessing, labels=labels)
         engine, cuda = _engine(path, opened.manifest, target, device)
-        file = _with_manifest(folder.path, engine)
+        file = _with_manifest(folder.path, opened.manifest, engine)
         return Found(
             file=file,
             device=lambda: cuda,
@@ -164,13 +170,26 @@ def _misfit(engine: BundledEngine, plugins: Sequence[str]) -> str:
     return ""
 
 
-def _with_manifest(folder: Path, engine: BundledEngine) -> Path:
-    """Return the engine's file, with its manifest where a session looks for it."""
+def _with_manifest(folder: Path, manifest: Manifest, engine: BundledEngine) -> Path:
+    """Return the engine's file, with its manifest where a session looks for it; InputError where it brings a library.
+
+    Engines that bring what they run with are a deploy's to build.
+    """
     file = folder / engine.path
-    beside = file.with_name(f"{file.name}.json")
-    if folder / engine.manifest != beside:
-        shutil.copyfile(folder / engine.manifest, beside)
+    beside = f"{engine.path}.json"
+    _check_size(manifest, engine.manifest)
+    check_engine_code(file)
+    if engine.manifest != beside:
+        if any(name == beside or name.startswith(f"{beside}/") for name in manifest.files):
+            raise InputError(f"{beside} is not the manifest of {engine.path}", fix="Get the bundle again.")
+        shutil.copyfile(folder / engine.manifest, folder / beside)
     return file
+
+
+def _check_size(manifest: Manifest, name: str) -> None:
+    """Raise InputError for a file that is read at once and larger than any that mmtrt writes."""
+    if manifest.files[name].bytes > MANIFEST_BYTES:
+        raise InputError(f"the bundle's {name} has more than {MANIFEST_BYTES} bytes", fix="Make it again.")
 
 
 # ----------------------------------------------------------------------------------- what a bundle tells besides
@@ -178,6 +197,7 @@ def _with_manifest(folder: Path, engine: BundledEngine) -> Path:
 
 def _verified(folder: Path, opened: Opened, name: str) -> bytes:
     """Return the bytes of a file, which are those of the manifest also if the file was changed since."""
+    _check_size(opened.manifest, name)
     try:
         data = (folder / name).read_bytes()
     except OSError as error:

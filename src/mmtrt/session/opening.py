@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -23,29 +25,64 @@ __all__ = ["CURRENT", "Folder", "Found", "Runs", "find"]
 
 Runs = Literal["engine", "onnx"]
 CURRENT = "current"
+_PREFIX = "mmtrt-session-"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FIRST, _MANIFEST = "bundle.sha256", "bundle.json"
 
 
 class Folder:
-    """A private folder for what is unpacked, which goes with `close`, with its owner, or when the process ends."""
+    """A private folder for what is unpacked, which goes with `close`, with its owner, or when the process ends.
+
+    What a process left that was killed goes with the next one's: whoever lives holds a lock on his.
+    """
 
     def __init__(self) -> None:
         with machine_errors("a temporary folder"):
-            self.path = Path(tempfile.mkdtemp(prefix="mmtrt-session-"))
-        self.close = weakref.finalize(self, _remove, self.path, os.getpid())
+            _sweep(Path(tempfile.gettempdir()))
+            self.path, lock = _locked_folder()
+        self.close = weakref.finalize(self, _remove, self.path, lock, os.getpid())
 
 
-def _remove(path: Path, process: int) -> None:
+def _locked_folder() -> tuple[Path, int]:
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        # Another session may find it before it has a lock, and remove it.
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(path, _FOLDER)
+            # A file system without locks refuses; there nobody sweeps.
+            with contextlib.suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.exists():
+                return path, lock
+            os.close(lock)
+
+
+def _sweep(above: Path) -> None:
+    """Remove this user's folders of sessions that died; what can't be removed stays."""
+    for path in above.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            lock = os.open(path, _FOLDER)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(lock).st_uid == os.geteuid():
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _remove(path: Path, lock: int, process: int) -> None:
     # A forked child ends too, and its parent still runs from there.
     if os.getpid() == process:
         shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """The file that runs, and what its bundle tells besides.
 
-    `folder` is to be closed once nothing runs any more; `cuda` is what `device` returns, where it is open already.
+    `folder` is to be closed once nothing runs any more; `cuda` is what `device` returns, where it is open already;
+    `cache` is a deployment's own, which holds what the deploy compiled.
     """
 
     file: Path
@@ -54,6 +91,7 @@ class Found:
     preprocessing: Preprocessing | None = None
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     folder: Folder | None = None
+    cache: Path | None = None
 
     def give_up(self) -> None:
         """Give everything back where nothing came to run."""

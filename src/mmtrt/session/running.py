@@ -136,6 +136,9 @@ class Session:
         except BaseException:
             found.give_up()
             raise
+        if found.folder is not None and found.file.suffix != ".onnx":
+            # An engine is in memory now; a kill would leave what lies on the disk.
+            found.folder.close()
         self._folder = found.folder
         self._closed = False
         self.path = found.file if found.folder is None else Path(path)
@@ -235,7 +238,9 @@ def _backend_of(found: Found, contexts: int, graphs: int) -> _Backend:
     if found.file.suffix == ".onnx":
         backend = _open_onnx(found.file)
     else:
-        backend = LoadedEngine(found.file, device=found.device, contexts=contexts, graphs=graphs)
+        backend = LoadedEngine(
+            found.file, device=found.device, contexts=contexts, graphs=graphs, cache_folder=found.cache
+        )
     try:
         _check_told(found, backend)
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from sessions import same
 from tiny_fusion import LABELS, PREPROCESSING
 
 from mmtrt import Session
+from mmtrt.artifacts import file_digest
 from mmtrt.errors import InputError, MachineError
 from mmtrt.streaming import run_stream
 from mmtrt.zoo.asking import Vqa
@@ -94,6 +96,23 @@ def test_an_engine_that_is_not_its_manifests_is_refused(tiny: Path, engine: Path
         Session(path)
 
 
+def test_an_engine_that_carries_a_library_is_refused(tiny: Path, engine: Path, tmp_path: Path) -> None:
+    file = tmp_path / "planted.engine"
+    file.write_bytes(engine.read_bytes() + b"\x7fELF\x02\x01\x01".ljust(18, b"\0") + b"\x3e\0")
+    told = json.loads(Path(f"{engine}.json").read_text(encoding="utf-8"))
+    told["engine"]["sha256"] = file_digest(file)
+    Path(f"{file}.json").write_text(json.dumps(told), encoding="utf-8")
+    path = make_bundle(tmp_path / "tiny.mmtrt", tiny, engines={file: engine_row(file)})
+    with pytest.raises(InputError, match="carries native code for x86-64"):
+        Session(path)
+
+
+def test_nothing_lies_on_the_disk_while_an_engine_runs(bundle: Path) -> None:
+    with Session(bundle) as session:
+        assert list(Path(tempfile.gettempdir()).iterdir()) == []
+        assert session.run(session.feeds(image=PICTURE, question=QUESTION))["answer"].shape == (1, 5)
+
+
 def test_labels_that_do_not_fit_the_engine_give_the_gpu_back(tiny: Path, engine: Path, tmp_path: Path) -> None:
     labels = {"answer": ["yes", "no"]}
     path = make_bundle(tmp_path / "tiny.mmtrt", tiny, engines={engine: engine_row(engine)}, labels=labels)
@@ -122,6 +141,20 @@ def test_a_deployed_engine_that_was_exchanged_is_refused(deployment: Path, tiny:
     make_plan(tiny, deployment / "current" / "model.engine", flavor="tensorrt-rtx")
     with pytest.raises(InputError, match="not the engine that was deployed"):
         Session(deployment)
+
+
+def test_what_the_deploy_compiled_is_used(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_plan(tiny, tmp_path / "rtx.engine", flavor="tensorrt-rtx")
+    deployment = make_deployment(tmp_path / "deployed", tiny, engine, **TOLD)
+    (deployment / "cache").mkdir()
+    monkeypatch.setenv("MMTRT_CACHE_DIR", str(tmp_path / "own"))
+    for _ in range(2):
+        with Session(deployment) as session:
+            session.run(session.feeds(image=PICTURE, question=QUESTION))
+            assert session.notes == ()
+        (kernels,) = (deployment / "cache" / "runtime").iterdir()
+        assert len(json.loads(kernels.read_bytes().removeprefix(b"rtrc"))) == 1
+    assert not (tmp_path / "own").exists()
 
 
 def test_a_switch_meanwhile_changes_nothing(deployment: Path, tiny: Path, engine: Path, tmp_path: Path) -> None:

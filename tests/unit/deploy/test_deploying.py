@@ -167,7 +167,17 @@ def refusal(root: Path) -> str:
     return raised.value.message
 
 
-@pytest.mark.parametrize("file", ["model.engine", "bundle/models/fp32/model.onnx", "bundle/bundle.json", "bundle/more"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "model.engine",
+        "model.engine.json",
+        "deployed.json",
+        "bundle/models/fp32/model.onnx",
+        "bundle/bundle.json",
+        "bundle/more",
+    ],
+)
 def test_rollback_refuses_what_was_altered(deployed: Deploy, first: Path, second: Path, root: Path, file: str) -> None:
     one = deployed(first).version_directory
     deployed(second)
@@ -351,8 +361,10 @@ def test_a_directory_is_deployed_as_a_file_is(deployed: Deploy, first: Path, tmp
         ({"inputs": [{"name": "x", "dtype": "float32", "shape": [[4]]}]}, "shape"),
         ({"ranges": {"batch": ["1", "2", "8"]}}, "ranges.batch"),
         ({"ranges": {"batch": [1, 2]}}, "ranges.batch"),
+        ({"ranges": {"batch": [1, 2, 2**31]}}, "ranges.batch"),
         ({"ranges": {}}, "no range for the size 'batch'"),
         ({"heads": {"y": 1}}, "heads.y"),
+        ({"heads": {"y": "oracle"}}, "no kind of output"),
     ],
 )
 def test_a_spec_that_is_none_is_refused(

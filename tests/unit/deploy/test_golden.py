@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmtrt.deploy.golden import on_these
+from mmtrt.deploy.golden import Golden, measured, on_these
 from mmtrt.deploy.shapes import fitting, profile_for
 from mmtrt.engine.targets import Target
+from mmtrt.errors import SampleError
 from mmtrt.results import CheckResult, OutputResult, Ran, Verdict
 from mmtrt.tensors import ModelSpec, ShapeRange, TensorSpec
 
@@ -79,3 +81,30 @@ def test_a_dla_core_takes_one_event_of_the_usual_size() -> None:
     samples = [{"image": np.zeros((3, 8, 8)), "ids": np.zeros(size), "fixed": np.zeros(2)} for size in (4, 5, 6)]
     assert fitting(samples, profile) == samples[1:2]
     assert fitting(samples, SPEC.dynamic_profile()) == samples
+
+
+def test_golden_samples_that_would_take_the_memory_are_refused(tmp_path: Path) -> None:
+    for number in range(3):
+        data = bytearray(zeros(tmp_path / f"{number}.npz").read_bytes())
+        at = data.index(b"PK\x01\x02") + 24
+        data[at : at + 4] = (500 << 20).to_bytes(4, "little")
+        (tmp_path / f"{number}.npz").write_bytes(data)
+    golden = Golden(
+        engine=tmp_path / "none.engine",
+        samples=tmp_path,
+        spec=SPEC,
+        precision="fp32",
+        digest="",
+        budget={},
+        profile={},
+        cache=tmp_path,
+        duration_s=1.0,
+    )
+    with pytest.raises(SampleError, match=r"2\.npz .*holds 524288000 bytes") as raised:
+        measured(golden)
+    assert "at most 1024 MiB together" in str(raised.value.fix)
+
+
+def zeros(path: Path) -> Path:
+    np.savez_compressed(path, x=np.zeros(1, np.float32))
+    return path

@@ -143,6 +143,50 @@ def test_what_rtx_compiled_is_kept_and_a_broken_file_is_noted(
     assert "can't be read" in run()[0]
 
 
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_a_deploy_compiled_is_not_compiled_again(
+    plan: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, writable: bool
+) -> None:
+    import fake_cuda
+
+    from mmtrt.runtimes.engines import runtime_cache
+    from mmtrt.runtimes.engines.loaded import LoadedEngine
+
+    deployed = tmp_path / "DIR" / "cache"
+    deployed.mkdir(parents=True)
+    monkeypatch.setenv("FAKE_TENSORRT", "rtx")
+    path = plan()
+
+    def run(size: int, cache_folder: Path | None) -> list[bytes]:
+        loaded = LoadedEngine(path, device=fake_cuda.FakeCuda, cache_folder=cache_folder)
+        known = list(sys.modules["tensorrt"].Context.last.config.cache.words)
+        loaded.run({"x": rows(size)})
+        loaded.close()
+        assert loaded.notes == ()
+        return known
+
+    # The deploy's own run has its cache by the environment.
+    monkeypatch.setenv("MMTRT_CACHE_DIR", str(deployed))
+    assert run(2, None) == []
+    monkeypatch.setenv("MMTRT_CACHE_DIR", str(tmp_path / "own"))
+    monkeypatch.setattr(runtime_cache.os, "access", lambda *_: writable)
+    assert run(2, deployed) == [b"{'x':(2,4)}"]
+    run(3, deployed)
+    assert (tmp_path / "own").exists() != writable
+    assert b"{'x':(3,4)}" in run(2, deployed)
+
+
+def test_a_user_without_a_home_runs_without_a_cache(plan: Any, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("FAKE_TENSORRT", "rtx")
+    monkeypatch.delenv("MMTRT_CACHE_DIR", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with Session(plan(), device=lambda: cuda) as session:
+        np.testing.assert_array_equal(session.run(x=rows(2))["y"], rows(2, 3))
+
+
 class OnDevice:
     def __init__(self, cuda: Any, array: Any, device: int = 0) -> None:
         self.array, self.device = array, device

@@ -41,12 +41,19 @@ _inherited: list[LoadedEngine] = []
 class LoadedEngine:
     """`contexts` runs at most take place at once, each in a lane with at most `graphs` CUDA graphs.
 
+    `cache_folder` keeps what a just-in-time flavour compiles, where it is not to be mmtrt's own cache.
     InputError for a file that is no engine or was altered, MachineError where this machine can't load it: no GPU, no
     package, another version, another GPU.
     """
 
     def __init__(
-        self, path: Path, *, device: Callable[[], Cuda] = open_cuda, contexts: int = 2, graphs: int = 16
+        self,
+        path: Path,
+        *,
+        device: Callable[[], Cuda] = open_cuda,
+        contexts: int = 2,
+        graphs: int = 16,
+        cache_folder: Path | None = None,
     ) -> None:
         checked = checked_engine(path)
         with ExitStack() as stack:
@@ -55,7 +62,7 @@ class LoadedEngine:
             self._cuda = self._device.cuda
             self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
             before = self._free_bytes()
-            self._plan: Plan | None = open_plan(checked, self._cuda.info.name)
+            self._plan: Plan | None = open_plan(checked, self._cuda.info.name, cache_folder=cache_folder)
             stack.callback(self._forget)
             # Contexts of bound runs that were dropped go before their engine.
             stack.callback(self._device.tidy)

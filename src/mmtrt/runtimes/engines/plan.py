@@ -216,11 +216,11 @@ def checked_engine(path: Path) -> Checked:
     return Checked(path=path, data=data, digest=digest, flavour=flavour, manifest=manifest)
 
 
-def open_plan(checked: Checked, gpu_name: str, *, cached: bool = True) -> Plan:
+def open_plan(checked: Checked, gpu_name: str, *, cached: bool = True, cache_folder: Path | None = None) -> Plan:
     """Load an engine onto the current device.
 
     MachineError where this machine can't: no package, another version, another GPU. `cached` keeps what a
-    just-in-time flavour compiles on disk.
+    just-in-time flavour compiles on disk, in `cache_folder` rather than in mmtrt's own cache.
     """
     path, flavour, manifest = checked.path, checked.flavour, checked.manifest
     api = import_flavour(flavour)
@@ -234,7 +234,7 @@ def open_plan(checked: Checked, gpu_name: str, *, cached: bool = True) -> Plan:
         specs[mode].append(spec)
     config = _runtime_config(api, engine)
     jit = cached and config is not None and hasattr(config, "create_runtime_cache")
-    cache = open_cache(checked.digest, f"{api.__version__} {gpu_name}") if jit else None
+    cache = open_cache(checked.digest, f"{api.__version__} {gpu_name}", cache_folder) if jit else None
     return Plan(
         path=path,
         api=api,
