@@ -136,7 +136,7 @@ def test_what_is_not_ours_is_not_written_over(repository: Path, change: object, 
 
 def test_a_folder_of_something_else_is_no_repository(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
-    with pytest.raises(UsageError, match="holds src"):
+    with pytest.raises(UsageError, match="holds 'src'"):
         check_repository(tmp_path, ["m"])
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file, not a model repository"):
