@@ -123,7 +123,8 @@ def test_build(mmtrt: Mmtrt, tiny: Path, tmp_path: Path, precision: str) -> None
     # FP16 stops once its ranges are clear.
     assert 32 <= found["calibration"]["samples"] <= 40
     assert found["calibration"]["samples"] == 40 or precision == "fp16"
-    assert found["calibration"]["source"] == str(tiny.with_name("tiny.calib"))
+    # Another process of the tests may have made the stage, over its own copy of the set.
+    assert Path(found["calibration"]["source"]).name == "tiny.calib"
     assert all({"node", "module", "precision", "why"} <= kept.keys() for kept in found["kept"])
     if precision == "int8":
         assert 0 < found["int8"]["nodes"] <= found["int8"]["of"]

@@ -49,13 +49,16 @@ def locate(
 ) -> Located:
     """Return the first bad layer on the first trial that shows one, else the growth of the error on the first trial.
 
-    Where a trial is of the candidate run again, a layer that is random is bad on each of the trials. With `reduced` a
-    small ONNX is written there that still shows the failure. InputError where nothing in the two graphs can be aligned,
-    or one has an input that the other lacks.
+    Where a trial is of the candidate run again, a layer that is random is bad on each of the trials, and that trial is
+    the first of the hard cases. With `reduced` a small ONNX is written there that still shows the failure. InputError
+    where nothing in the two graphs can be aligned, or one has an input that the other lacks.
     """
     theirs, ours = Part(reference), Part(candidate)
     alignment = _aligned(theirs, ours)
     again = next((run_again(ours, trial.feeds) for trial in trials if trial.how == "again"), None)
+    if again is not None and again.random:
+        # Behind the samples this is the surest sign: a hard case of one event can't tell a layer from its precision.
+        trials = sorted(trials, key=lambda trial: (bool(trial.case), trial.how != "again"))
     result: Located | None = None
     for trial in trials:
         if trial.how == "again" and again is not None:

@@ -15,6 +15,7 @@ from mmtrt.artifacts import StageCache
 from mmtrt.errors import MeasurementError
 from mmtrt.onnx_files import load_model
 from mmtrt.parity.again import place_of, run_again
+from mmtrt.parity.locate import Trial, locate
 from mmtrt.parity.reducing import reduce_random
 from mmtrt.parity.subgraphs import Part
 from mmtrt.pipeline.checking import CheckRequest, check_files
@@ -140,6 +141,27 @@ def test_mild_noise_is_named_beside_a_layer_that_is_wrong(module: str, op: str, 
     assert bad == {module: NOTE, "hidden": ""}
     assert found.first is not None
     assert found.first.module == next(iter(bad))
+
+
+def test_noise_is_named_before_a_hard_case_is_asked(tiny: Path, tmp_path: Path) -> None:
+    """One event can't tell a layer from its precision: the lost bias stands for what INT8 alone does to one."""
+
+    def both(model: onnx.ModelProto) -> None:
+        noisy("answer", "Gemm")(model)
+        planting.bias_lost("hidden")(model)
+
+    candidate, feed = planting.planted(tiny, tmp_path, both), feed_of(tiny)
+    bounds = dict.fromkeys(Part(tiny).outputs, 60.0)
+    hard = Trial(feeds=[feed], bounds=bounds, case="batch: batch = 1", failed=True)
+    again = Trial(feeds=[feed], bounds=bounds, case="determinism: run again", failed=True, how="again")
+
+    found = locate(tiny, candidate, [hard, again], scratch=tmp_path)
+    assert found.first is not None
+    assert (found.first.module, found.case) == ("answer", again.case)
+    quiet = planting.planted(tiny, tmp_path, planting.bias_lost("hidden"))
+    found = locate(tiny, quiet, [hard, again], scratch=tmp_path)
+    assert found.first is not None
+    assert (found.first.module, found.case) == ("hidden", hard.case)
 
 
 def test_noise_on_an_input_is_named_by_the_layer_that_reads_it(tiny: Path, tmp_path: Path) -> None:

@@ -150,6 +150,8 @@ def started(bundle: Callable[..., Path], root: Path) -> Iterator[Callable[[], su
             stdout=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
+            # A shell that starts the tests in the background has them ignore Ctrl-C, and this inherits it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         processes.append(process)
         return process
