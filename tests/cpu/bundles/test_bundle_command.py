@@ -305,6 +305,15 @@ def test_a_signature_is_verified_by_its_public_key(
     assert "signature" in cli("inspect", "signed.mmtrt").out
 
 
+def test_a_deploy_that_is_given_a_key_holds_the_bundle_to_it(
+    tiny_bundle: Path, keys: tuple[Path, Path], cli: Cli
+) -> None:
+    """Without a signature anybody could have sealed the bundle again."""
+    said = cli("deploy", tiny_bundle, "--to", "there", "--build-only", "--public-key", keys[1])
+    assert_told(said, 4, "sign")
+    assert not list(Path("there").rglob("*.engine"))
+
+
 def test_a_key_that_can_t_sign_is_told_before_any_work(recipe: Path, keys: tuple[Path, Path], cli: Cli) -> None:
     for key, code in ((keys[1], 2), (Path("gone.pem"), 3)):
         said = cli("bundle", recipe, "-o", "made/signed.mmtrt", "--sign", key)
